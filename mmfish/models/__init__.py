@@ -1,0 +1,7 @@
+"""The network, its table of architectures and its classifier head."""
+
+from mmfish.models.archs import ARCHS
+from mmfish.models.cls_head import FishNetClsHead
+from mmfish.models.fishnet import FishNet
+
+__all__ = ['ARCHS', 'FishNet', 'FishNetClsHead']

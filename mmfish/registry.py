@@ -1,0 +1,27 @@
+"""The `mmfish` scope.
+
+MMEngine imports ``<scope>.registry`` by itself when it meets ``type='<scope>.X'``, so these
+children of its root registries are all that ``type='mmfish.FishNet'`` needs in any OpenMMLab
+config. `publish` adds what they hold to the roots, which every scope falls back to: that makes
+plain ``type='FishNet'`` work once mmfish has been imported.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfish', locations=['mmfish.models'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfish', locations=['mmfish.engine'])
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope='mmfish', locations=['mmfish.datasets']
+)
+
+
+def publish() -> None:
+    """Add every component of mmfish to MMEngine's root registries under its plain name."""
+    for registry in (MODELS, HOOKS, DATASETS):
+        registry.import_from_location()
+        for name, component in registry.module_dict.items():
+            if name not in registry.parent.module_dict:
+                registry.parent.register_module(name=name, module=component)
