@@ -1,0 +1,14 @@
+# Table 3, FishNet-150 with Mask R-CNN: 37.0 mask AP and 41.5 box AP on val2017.
+_base_ = './_base_/mask_rcnn_fpn_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmfish.FishNet',
+        arch='fishnet150',
+        frozen_stages=0,
+        norm_cfg=dict(type='BN', requires_grad=False),
+        norm_eval=True,
+    ),
+    neck=dict(in_channels=[320, 832, 1600, 2112]),
+)

@@ -1,0 +1,17 @@
+"""FishNet for MMDetection: backbone, configs, weights and tools.
+
+Importing mmfish makes ``type='FishNet'`` known to every OpenMMLab package;
+``type='mmfish.FishNet'`` works without any import.
+"""
+
+from mmfish.stack import check_stack
+
+check_stack()
+
+from mmfish.configs import config_path  # noqa: E402
+from mmfish.registry import publish  # noqa: E402
+from mmfish.version import __version__  # noqa: E402
+
+publish()
+
+__all__ = ['__version__', 'config_path']

@@ -1,0 +1,193 @@
+"""From a config and command-line options to a run: what `tools/train.py` and `test.py` call."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import RUNNERS
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.runner import Runner
+
+from mmfish.datasets.layout import check_data, set_data_root
+from mmfish.errors import UsageError
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing share: MMDetection's own, and ``--data-root``."""
+    parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
+    parser.add_argument('--data-root', help='folder of the data set, in the layout of COCO')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=2 key="[a,b]"',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes it, torchrun does not.
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def run_tool(main: Callable[[], object]) -> None:
+    """Run a command-line tool; what the user can put right ends it with a sentence alone."""
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(f'{Path(sys.argv[0]).name}: {error}')
+
+
+def load_config(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    data_root: str | None = None,
+    cfg_options: dict | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config and apply the options that training and testing share.
+
+    Args:
+        config: path of the config file.
+        work_dir: where logs and checkpoints go. Defaults to the config's own, or else
+            ``work_dirs/<name of the config>``.
+        data_root: a folder in the layout of the config's data set, instead of the config's own.
+        cfg_options: further settings, by dotted names.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        The complete config.
+    """
+    cfg = Config.fromfile(config)
+    if data_root:
+        set_data_root(cfg, data_root)
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    cfg.launcher = launcher
+    os.environ.setdefault('LOCAL_RANK', '0')
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+    return cfg
+
+
+def run_train(
+    cfg: Config, *, amp: bool = False, auto_scale_lr: bool = False, resume: str | None = None
+) -> Runner:
+    """Train as a config says.
+
+    Args:
+        cfg: from `load_config`; changed in place.
+        amp: automatic mixed precision.
+        auto_scale_lr: scale the learning rate from ``auto_scale_lr.base_batch_size`` to the
+            batch size of this run.
+        resume: 'auto' for the latest checkpoint of the work directory, or the path of one.
+
+    Returns:
+        The runner, when it has finished.
+
+    Raises:
+        MissingDataError: the data set is not there, or not whole.
+        UsageError: ``auto_scale_lr`` without a base batch size in the config, or a launcher that
+            needs GPUs on a machine without.
+    """
+    _check_data_once(cfg, ('train', 'val'))
+    if amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UsageError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the '
+                'batch size for which its learning rate was chosen'
+            )
+        cfg.auto_scale_lr.enable = True
+    if resume:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    runner = _build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def run_test(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+) -> dict[str, float]:
+    """Evaluate a checkpoint as a config says.
+
+    Args:
+        cfg: from `load_config`; changed in place.
+        checkpoint: path of the checkpoint.
+        out: a ``.pkl`` file for the predictions.
+        show: show each prediction in a window.
+        show_dir: a folder for pictures of the predictions.
+        wait_time: seconds for which ``show`` shows each.
+        tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say.
+
+    Returns:
+        The metrics, as MMDetection names them.
+
+    Raises:
+        MissingDataError: the data set is not there, or not whole.
+        UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta``.
+    """
+    if out and not out.endswith(('.pkl', '.pickle')):
+        raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
+    _check_data_once(cfg, ('test',))
+    cfg.load_from = checkpoint
+    if show or show_dir:
+        options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
+        cfg = trigger_visualization_hook(cfg, options)
+    if tta:
+        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+            raise UsageError('--tta needs tta_model and tta_pipeline in the config')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    runner = _build_runner(cfg)
+    if out:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+    return runner.test()
+
+
+def _check_data_once(cfg: Config, splits: tuple[str, ...]) -> None:
+    # One rank of each machine looks; if it gives up, the launcher ends the others.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        check_data(cfg, splits)
+
+
+def _build_runner(cfg: Config) -> Runner:
+    setup_cache_size_limit_of_dynamo()
+    if cfg.launcher != 'none' and not torch.cuda.is_available():
+        _init_cpu_ranks(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _init_cpu_ranks(cfg: Config) -> None:
+    """Let several ranks train without a GPU.
+
+    MMEngine's launchers call `torch.cuda.set_device`, unless there is a process group already;
+    its default model wrapper puts the model on the GPU of that number.
+    """
+    if cfg.launcher != 'pytorch':
+        raise UsageError(
+            f'no GPU was found, and without one only --launcher pytorch works (through torchrun, '
+            f'as tools/dist_train.sh does), not {cfg.launcher}'
+        )
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )

@@ -1,0 +1,12 @@
+"""What a user can put right."""
+
+
+class UsageError(Exception):
+    """A run cannot start as asked; the message is one sentence that says why and what to do.
+
+    The tools print it without a traceback.
+    """
+
+
+class MissingDataError(UsageError):
+    """A data set that a config asks for is not there, or not whole."""
