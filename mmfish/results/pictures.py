@@ -136,19 +136,17 @@ def training_curves(work_dir: str | Path, out: str | Path) -> Path:
 
 def _draw_objects(axes: Axes, coco: COCO, image: np.ndarray, objects: list[dict[str, Any]]) -> None:
     """Draw an image with the masks, boxes, class names and scores of COCO objects on it."""
+    image = image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    if image.dtype == np.uint8:  # matplotlib reads PNG as floats in 0 to 1, and JPEG as bytes
+        image = image / 255
     height, width = image.shape[:2]
-    grey = dict(cmap='gray') if image.ndim == 2 else {}
-    axes.imshow(image, interpolation='bicubic', **grey)
-    axes.axis('off')
-    axes.autoscale(False)  # what reaches beyond the image must not shrink it
     category_ids = sorted(coco.cats)
     # The best prediction comes last, on top of the others.
     for item in sorted(objects, key=lambda item: item.get('score', 1.0)):
-        number = category_ids.index(item['category_id'])
-        colour = colormaps['tab10'](number % 10)
+        colour = colormaps['tab10'](category_ids.index(item['category_id']) % 10)
         if 'segmentation' in item:
             mask = coco.annToMask(item)
-            axes.imshow(mask[..., None] * np.array([*colour[:3], 0.5]), interpolation='nearest')
+            image = np.where(mask[..., None], (image + colour[:3]) / 2, image)
             # A light edge tells a mask from an object that happens to have its class's colour.
             if mask.any():
                 frame = np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1)
@@ -171,6 +169,9 @@ def _draw_objects(axes: Axes, coco: COCO, image: np.ndarray, objects: list[dict[
             verticalalignment='bottom' if above else 'top',
             bbox=dict(facecolor=colour, edgecolor='none', alpha=0.85, pad=0.8),
         )
+    axes.imshow(image, interpolation='bicubic')
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.axis('off')
 
 
 def _read_logs(
