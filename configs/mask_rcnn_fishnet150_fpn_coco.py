@@ -9,6 +9,7 @@ model = dict(
         frozen_stages=0,
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint='pytorchcv://fishnet150'),
     ),
     neck=dict(in_channels=[320, 832, 1600, 2112]),
 )

@@ -10,3 +10,7 @@ class UsageError(Exception):
 
 class MissingDataError(UsageError):
     """A data set that a config asks for is not there, or not whole."""
+
+
+class CheckpointError(UsageError):
+    """A file with weights is not what it was taken for."""

@@ -1,5 +1,6 @@
 """Weights that others trained."""
 
-from mmfish.checkpoints.official import from_official
+from mmfish.checkpoints.convert import from_official, from_pytorchcv, to_official
+from mmfish.checkpoints.loading import load_backbone, load_backbone_state
 
-__all__ = ['from_official']
+__all__ = ['from_official', 'from_pytorchcv', 'load_backbone', 'load_backbone_state', 'to_official']

@@ -379,6 +379,36 @@ class FishNet(BaseModule):
                     module.eval()
         return self
 
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        ``dict(type='Pretrained', checkpoint=X)`` takes a released file, one of pytorchcv's, a
+        classifier or detector of MMEngine's with a FishNet in it, or ``pytorchcv://fishnet150``.
+
+        Raises:
+            CheckpointError: X cannot be read, holds no FishNet, or one of another architecture.
+        """
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            # MMEngine's own loader would know none of the foreign names, load in part and go on.
+            from mmfish.checkpoints import load_backbone
+
+            load_backbone(self, self.init_cfg['checkpoint'])
+            self.is_init = True
+        else:
+            super().init_weights()
+
+    def has_use_for(self, key: str) -> bool:
+        """Whether a key of a whole FishNet's state dict is not of the levels left out here."""
+        part, stage, *rest = key.split('.')
+        last = self.out_indices[-1]
+        return part != 'head' or int(stage) < last or (int(stage) == last and rest[0] == 'refine')
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(f'{prefix}head.')]:
+            if not self.has_use_for(key.removeprefix(prefix)):
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def stages(self) -> Iterator[nn.Module]:
         """The stages in the order in which ``frozen_stages`` counts them."""
         yield self.stem
