@@ -1,0 +1,167 @@
+"""mmfish as others get it: built, installed, and inherited from by a config of their own.
+
+A temporary environment gets the wheel. It sees the installed stack, but not the mmfish that these
+tests run on: an editable install hangs on a .pth file, which is not read from there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from email.parser import Parser
+from importlib.util import find_spec
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from mmfish.stack import MODULES
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = 'mask_rcnn_fishnet150_fpn_coco.py'
+SOMEBODY_ELSES = f"""
+_base_ = __import__('mmfish').config_path('{CONFIG}')
+model = dict(roi_head=dict(bbox_head=dict(num_classes=7), mask_head=dict(num_classes=7)))
+"""
+LOAD = """
+import sys
+from mmengine.config import Config
+
+assert 'mmfish' not in sys.modules
+config = Config.fromfile('theirs.py')
+import mmfish
+
+print(mmfish.__file__)
+print(config.model.backbone.type, config.model.roi_head.bbox_head.num_classes)
+"""
+
+
+def call(*command: object, cwd: Path) -> str:
+    """Run a command and return what it printed, which is also the message if it fails."""
+    run = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name != 'PYTHONPATH'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
+def build(source: Path, out: Path, *options: str) -> Path:
+    """Build a wheel; without options by way of an sdist."""
+    call(
+        *(sys.executable, '-m', 'build', '--no-isolation', *options, '--outdir', out, source),
+        cwd=source.parent,
+    )
+    return next(out.glob('*.whl'))
+
+
+def environment(folder: Path) -> Path:
+    """The interpreter of a new environment that sees the installed packages, less mmfish."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / 'bin' / 'python'
+    site = call(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=folder)
+    stack = {str(Path(find_spec(module).origin).parents[1]) for module in MODULES}
+    Path(site.strip(), 'stack.pth').write_text('\n'.join(stack))
+    found = call(
+        *(python, '-c', 'import importlib.util as u, mmcv; print(u.find_spec("mmfish"))'),
+        cwd=folder,
+    )
+    assert found.strip() == 'None'
+    return python
+
+
+def pip_install(python: Path, *what: object) -> None:
+    call(
+        *(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-index', '--no-deps'),
+        *('--no-build-isolation', *what),
+        cwd=python.parent,
+    )
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob('*')
+        if file.is_file() and '__pycache__' not in file.parts
+    }
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory) -> Path:
+    """A copy of the source tree with leftovers in it, to build from."""
+    copy = tmp_path_factory.mktemp('source') / 'mmfish'
+    copy.mkdir()
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'):
+        shutil.copy2(ROOT / name, copy)
+    for name in ('mmfish', 'configs', 'tools', 'requirements'):
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns('.mim', '__pycache__')
+        )
+    for leftover in ('mmfish/.mim/configs/old.py', 'build/lib/mmfish/.mim/configs/old.py'):
+        (copy / leftover).parent.mkdir(parents=True)
+        (copy / leftover).touch()
+    return copy
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory) -> Path:
+    return build(source, tmp_path_factory.mktemp('dist'))
+
+
+def test_the_wheel_holds_the_package_its_configs_and_its_tools(wheel, source):
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    inside = {name.removeprefix('mmfish/') for name in names if name.startswith('mmfish/')}
+    package = {name for name in files(source / 'mmfish') if not name.startswith('.mim/')}
+    configs = {f'.mim/configs/{name}' for name in files(source / 'configs')}
+    tools = {f'.mim/tools/{name}' for name in files(source / 'tools')}
+    assert inside == package | configs | tools
+    assert {name.split('/')[0].partition('-')[0] for name in names} == {'mmfish'}
+    print(f'\n{wheel.name}: {len(package)} files, {len(configs)} configs, {len(tools)} tools')
+
+
+def test_the_wheel_requires_none_of_the_users_packages(wheel):
+    with ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    requires = metadata.get_all('Requires-Dist')
+    assert [line for line in requires if 'extra ==' not in line] == []
+    assert 'onedl-mmcv==2.3.6; extra == "onedl"' in requires
+    assert {'onedl', 'openmmlab', 'dev'} <= set(metadata.get_all('Provides-Extra'))
+    assert set(metadata['Requires-Python'].split(',')) == {'>=3.10', '<3.13'}
+
+
+def test_a_wheel_without_an_sdist_is_the_same_and_leaves_the_source_alone(wheel, source, tmp_path):
+    before = files(source)
+    with ZipFile(build(source, tmp_path, '--wheel')) as direct, ZipFile(wheel) as by_sdist:
+        assert set(direct.namelist()) == set(by_sdist.namelist())
+    new = {name.split('/')[0] for name in files(source) - before}
+    assert new <= {'build', 'mmfish.egg-info'}
+
+
+def test_a_config_of_somebody_else_inherits_from_the_installed_wheel(wheel, tmp_path):
+    python = environment(tmp_path / 'env')
+    pip_install(python, wheel)
+    theirs = tmp_path / 'theirs'
+    theirs.mkdir()
+    (theirs / 'theirs.py').write_text(SOMEBODY_ELSES)
+    location, values = call(python, '-W', 'ignore', '-c', LOAD, cwd=theirs).splitlines()[-2:]
+    assert Path(location).is_relative_to(tmp_path / 'env')
+    assert values.split()[0] in ('FishNet', 'mmfish.FishNet')
+    assert values.split()[1] == '7'
+    print(f'\n{SOMEBODY_ELSES.strip()}\n-> {values}, from {location}')
+
+
+def test_an_editable_install_links_to_the_source(source, tmp_path):
+    python = environment(tmp_path / 'env')
+    pip_install(python, '--editable', source)
+    for name in ('configs', 'tools'):
+        assert (source / 'mmfish' / '.mim' / name).resolve() == source / name
+    code = f'import mmfish; print(mmfish.config_path({CONFIG!r}))'
+    path = call(python, '-W', 'ignore', '-c', code, cwd=tmp_path).splitlines()[-1]
+    assert Path(path) == source / 'configs' / CONFIG
