@@ -1,0 +1,26 @@
+# Every target sets up what it needs. PYTHON and VENV are explained in tools/setup_env.sh.
+VENV ?= .venv
+export VENV
+
+.PHONY: help env test lint demo clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+env: ## the environment in $(VENV): torch, the OpenMMLab stack, mmfish
+	@tools/setup_env.sh
+
+test: env ## the tests; PYTEST_ARGS='tests/test_stack.py -x' passes arguments to pytest
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: env ## the linters
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/codespell
+
+demo: env ## FishNet learns to detect and segment: data, training, evaluation, pictures
+	$(VENV)/bin/python tools/demo.py
+
+clean: ## remove what builds and tests left; the environment, data and work_dirs stay
+	rm -rf build dist mmfish.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
