@@ -1,0 +1,99 @@
+"""How configs find FishNet. What is imported matters, so each test runs a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmfish
+
+# Each of these is a user's code, which goes on in the tests.
+PREAMBLE = """
+import sys
+import torch
+from mmengine.registry import DefaultScope, MODELS as MMENGINE
+
+SCOPES = (None, 'mmengine', 'mmdet', 'mmpretrain', 'mmfish')
+
+def builds(registry, name, scope=None):
+    with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
+        net = registry.build(dict(type=name, arch='fishnet77', out_indices=(1, 3)))
+    assert type(net).__module__ == 'mmfish.models.fishnet', type(net)
+    assert net.out_channels == (208, 528)
+
+def is_unknown(registry, name, scope=None):
+    with DefaultScope.overwrite_default_scope(scope):
+        try:
+            registry.build(dict(type=name))
+        except KeyError as error:
+            assert 'FishNet is not in the' in str(error), error
+            return True
+    return False
+"""
+REGISTRIES = """
+from mmdet.registry import MODELS as MMDET
+from mmpretrain.registry import MODELS as MMPRETRAIN
+"""
+
+
+@pytest.mark.parametrize(
+    ('package', 'scope'), [('mmdet', 'mmdet'), ('mmpretrain', 'mmpretrain'), ('mmengine', None)]
+)
+def test_scoped_name_builds_where_nobody_imports_mmfish(run, package, scope):
+    run(f"""
+from {package}.registry import MODELS
+assert is_unknown(MODELS, 'FishNet', {scope!r})
+assert 'mmfish' not in sys.modules
+for any_scope in ({scope!r}, *SCOPES):
+    builds(MODELS, 'mmfish.FishNet', any_scope)
+""")
+
+
+def test_both_names_build_from_every_registry_and_scope_after_import_mmfish(run):
+    run(f"""
+import mmfish
+{REGISTRIES}
+for registry in (MMENGINE, MMDET, MMPRETRAIN):
+    for scope in SCOPES:
+        builds(registry, 'FishNet', scope)
+        builds(registry, 'mmfish.FishNet', scope)
+""")
+
+
+def test_plain_name_builds_from_every_registry_with_custom_imports(run, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(
+        "custom_imports = dict(imports=['mmfish'], allow_failed_imports=False)\n"
+        "backbone = dict(type='FishNet', arch='fishnet77', out_indices=(3,))\n"
+    )
+    run(f"""
+from mmengine.config import Config
+{REGISTRIES}
+assert is_unknown(MMDET, 'FishNet', 'mmdet')
+backbone = Config.fromfile({str(config)!r}).backbone
+for registry, scope in ((MMENGINE, None), (MMDET, 'mmdet'), (MMPRETRAIN, 'mmpretrain')):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert registry.build(backbone).out_channels == (528,)
+""")
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Code -> a fresh Python that finds the mmfish under test."""
+    root = str(Path(mmfish.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
+    env = {**os.environ, 'PYTHONPATH': path}
+    if env.pop('PYTHONDONTWRITEBYTECODE', None):
+        # Compiling all of the mm packages again takes each process 10 seconds.
+        env['PYTHONPYCACHEPREFIX'] = str(tmp_path_factory.mktemp('pycache'))
+
+    def run_(code):
+        command = [sys.executable, '-W', 'ignore', '-c', PREAMBLE + code]
+        result = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert result.returncode == 0, result.stderr
+
+    return run_
