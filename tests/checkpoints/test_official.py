@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mmfish.checkpoints import from_official
+from mmfish.errors import CheckpointError
 from mmfish.models import FishNet, FishNetClsHead
 
 DATA = Path(__file__).parents[1] / 'data'
@@ -99,7 +100,7 @@ def test_loss_and_every_gradient_in_train_mode_are_those_of_the_released_network
 def test_every_released_tensor_gets_one_name_of_ours(released):
     renamed = from_official(released.state_dict)
     assert renamed.keys() == released.classifier.state_dict().keys()
-    assert list(map(id, renamed.values())) == list(map(id, released.state_dict.values()))
+    assert sorted(map(id, renamed.values())) == sorted(map(id, released.state_dict.values()))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,9 @@ def test_keys_with_the_prefix_of_data_parallel():
 def test_a_missing_key_is_named_with_the_arch(arch):
     state_dict = released_keys(arch)
     del state_dict['fish.fish.5.1.0.bn2.running_var']
-    with pytest.raises(KeyError, match=rf'{arch} .*body\.1\.transfer\.0\.bn2\.running_var'):
+    with pytest.raises(
+        CheckpointError, match=rf'{arch} .* no fish\.fish\.5\.1\.0\.bn2\.running_var'
+    ):
         from_official(state_dict)
 
 
@@ -137,15 +140,15 @@ def test_a_missing_key_is_named_with_the_arch(arch):
 def test_a_leftover_key_is_named_with_the_arch(arch):
     state_dict = released_keys(arch)
     state_dict['fish.fish.2.0.77.conv1.weight'] = torch.empty(128, 512, 1, 1)
-    with pytest.raises(KeyError, match=rf'{arch} .*tail\.2\.0\.77\.conv1\.weight'):
+    with pytest.raises(CheckpointError, match=rf'{arch} .* fish\.fish\.2\.0\.77\.conv1\.weight'):
         from_official(state_dict)
 
 
 def test_a_tensor_of_another_shape_is_named_with_the_arch_and_both_shapes():
     state_dict = released_keys('fishnet99')
     state_dict['fish.fish.2.0.1.conv2.weight'] = torch.empty(128, 4, 3, 3)
-    message = r'tail\.2\.0\.1\.conv2\.weight.*\(128, 4, 3, 3\).*fishnet99.*\(128, 128, 3, 3\)'
-    with pytest.raises(ValueError, match=message):
+    message = r'fish\.fish\.2\.0\.1\.conv2\.weight.*\(128, 4, 3, 3\).*fishnet99.*\(128, 128, 3, 3\)'
+    with pytest.raises(CheckpointError, match=message):
         from_official(state_dict)
 
 
@@ -156,7 +159,9 @@ def test_another_number_of_classes_is_taken():
     assert from_official(state_dict)['head.score.6.weight'].shape == (10, 1056, 1, 1)
 
 
-@pytest.mark.xfail(raises=KeyError, strict=True, reason='from_official asks for the counters')
+@pytest.mark.xfail(
+    raises=CheckpointError, strict=True, reason='from_official asks for the counters'
+)
 def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_taken():
     """The authors used torch 0.4.0; load_state_dict itself fills the counters in."""
     state_dict = {
@@ -177,13 +182,13 @@ def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_tak
     ],
     ids=['another network', 'a file, not its state dict'],
 )
-def test_what_is_no_released_state_dict_is_refused_by_its_first_foreign_key(state_dict):
-    with pytest.raises(KeyError, match=next(iter(state_dict))):
+def test_what_is_no_released_state_dict_is_refused_by_one_of_its_keys(state_dict):
+    with pytest.raises(CheckpointError, match='|'.join(map(re.escape, state_dict))):
         from_official(state_dict)
 
 
 def test_an_empty_state_dict_is_refused():
-    with pytest.raises(KeyError, match='fishnet'):
+    with pytest.raises(CheckpointError, match='fishnet'):
         from_official({})
 
 
