@@ -6,6 +6,7 @@
 #   VENV                  where the environment goes (default: .venv)
 #   CUDA_VISIBLE_DEVICES  set, but empty: compile mmcv's ops for the CPU, even beside a GPU
 #
+# The compiled mmcv is kept under ~/.cache/mmfish (XDG_CACHE_HOME) for the next environment.
 # A torch that is in $VENV already is kept if mmfish supports it. That is how to use one for
 # another CUDA version than the default's: make $VENV, install torch and torchvision, call this.
 set -euo pipefail
@@ -130,7 +131,8 @@ if [ -n "$(torch_version)" ]; then
     say "Keeping torch $(torch_version), which is in $VENV already."
     check_stack torch_problem || fail \
         "or remove $VENV and try again, for the torch of requirements/torch.txt."
-    install torchvision "torch==$(torch_version)"
+    release=$(torch_version)
+    install torchvision "torch==${release%%+*}" # the registries leave out the +cu130
 else
     install -r requirements/torch.txt
 fi
@@ -175,32 +177,43 @@ if sys.argv[1] != 'cpu' and get_compiling_cuda_version() == 'not available':
 PY
 }
 pin=$(grep '^onedl-mmcv==' requirements/onedl.txt)
+# Compiled ops serve one Python, one torch and one device. The caches of pip and uv tell none of
+# these apart and forget a build when the registry's answer expires, hence a folder of our own.
+python_tag=$("$py" -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
+wheels=${XDG_CACHE_HOME:-$HOME/.cache}/mmfish/$pin-$python_tag-torch$(torch_version)-$flavor
 if ops_work 2>/dev/null; then
     step 5 'mmcv, with its ops: in place'
 else
-    step 5 "mmcv, compiling its ops for $flavor: usually about 10 minutes on 2 cores"
-    say "CUDA takes longer. The compiler's output goes to $log."
-    progress() {
-        while sleep 30 >/dev/null 2>&1; do
-            say "  $(elapsed) $(grep -o '\[[0-9]*/[0-9]*\]' "$log" | tail -n 1)"
-        done
+    if [ -d "$wheels" ]; then
+        step 5 "mmcv, with its ops: compiled before, in $wheels"
+    else
+        step 5 "mmcv, compiling its ops for $flavor: usually about 10 minutes on 2 cores"
+        say "CUDA takes longer. The compiler's output goes to $log."
+        progress() {
+            while sleep 30 >/dev/null 2>&1; do
+                say "  $(elapsed) $(grep -o '\[[0-9]*/[0-9]*\]' "$log" | tail -n 1)"
+            done
+        }
+        progress &
+        part=$wheels.$$
+        trap 'kill '$!' 2>/dev/null; rm -rf "$part"' EXIT
+        # ninja, which compiles in parallel, is looked for on PATH.
+        PATH=$(cd "$VENV/bin" && pwd):$PATH MMCV_WITH_OPS=1 "$py" -m pip wheel -v --no-deps \
+            --no-build-isolation --no-cache-dir --wheel-dir "$part" "$pin" >"$log" 2>&1 || {
+            grep -E 'error:|Error:|error\[' "$log" | head -n 5 >&2 || true
+            fail "mmcv could not be built; the whole story is in $log."
+        }
+        kill $!
+        trap - EXIT
+        mv "$part" "$wheels"
+    fi
+    install --reinstall-package onedl-mmcv "$wheels"/*.whl
+    ops_work || {
+        rm -rf "$wheels"
+        fail \
+            "mmcv was installed, but its ops do not load, for the reason above: try again, which" \
+            "compiles them anew; if that does not help, look for errors in $log."
     }
-    progress &
-    trap 'kill '$!' 2>/dev/null' EXIT
-    # The setting makes uv keep a build apart for every torch and device in its cache, which by
-    # itself takes one built for another torch as just as good.
-    "$uv" pip uninstall --quiet --python "$py" onedl-mmcv 2>/dev/null || true
-    MMCV_WITH_OPS=1 "$uv" pip install -v --python "$py" --no-build-isolation \
-        --config-setting "mmfish-ops=torch-$(torch_version)-$flavor" "$pin" >"$log" 2>&1 || {
-        grep -E 'error:|Error:|error\[' "$log" | head -n 5 >&2 || true
-        fail "mmcv could not be built; the whole story is in $log."
-    }
-    kill $!
-    trap - EXIT
-    ops_work || fail \
-        "mmcv was installed, but its ops do not load (the reason is above): free uv's copy with" \
-        "\`uv cache clean onedl-mmcv\`, remove $VENV and try again; if that does not help, look" \
-        "for errors in $log."
 fi
 
 step 6 'mmfish itself, and a check of everything'
