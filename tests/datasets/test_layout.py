@@ -1,0 +1,83 @@
+import json
+
+import pytest
+from mmengine.config import Config
+
+from mmfish.datasets.layout import check_data, set_data_root
+from mmfish.errors import MissingDataError
+
+
+def write(root, split='train', images=('1.jpg', 'part/2.jpg'), present=('1.jpg', 'part/2.jpg')):
+    (root / 'annotations').mkdir(parents=True, exist_ok=True)
+    content = dict(images=[dict(id=i, file_name=name) for i, name in enumerate(images)])
+    (root / f'annotations/instances_{split}2017.json').write_text(json.dumps(content))
+    (root / f'{split}2017').mkdir()
+    for name in present:
+        path = root / f'{split}2017' / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
+def config(root='data/coco/', split='train'):
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(root),
+        ann_file=f'annotations/instances_{split}2017.json',
+        data_prefix=dict(img=f'{split}2017/'),
+    )
+    return Config(
+        dict(
+            data_root='data/coco/',
+            train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dataset)),
+            val_evaluator=[dict(ann_file='data/coco/annotations/instances_val2017.json')],
+        )
+    )
+
+
+def test_a_complete_data_set_passes(tmp_path):
+    write(tmp_path)
+    check_data(config(tmp_path), ('train',))
+
+
+def test_splits_that_a_run_does_not_use_may_be_missing(tmp_path):
+    check_data(config(tmp_path), ('val',))
+
+
+@pytest.mark.parametrize(
+    ('missing', 'named'),
+    [
+        (None, 'annotations/instances_train2017.json'),
+        ('train2017', 'train2017'),
+        ('train2017/part/2.jpg', 'part/2.jpg'),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_do(tmp_path, missing, named):
+    if missing:
+        write(tmp_path, present=('1.jpg',))
+    if missing == 'train2017':
+        (tmp_path / 'train2017/1.jpg').unlink()
+        (tmp_path / 'train2017').rmdir()
+    with pytest.raises(MissingDataError) as error:
+        check_data(config(tmp_path), ('train',))
+    for part in (str(tmp_path), named, 'cocodataset.org', '--data-root', 'make demo'):
+        assert part in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_an_incomplete_folder_is_counted(tmp_path):
+    write(tmp_path, present=('1.jpg',))
+    with pytest.raises(MissingDataError, match='1 of the 2 images'):
+        check_data(config(tmp_path), ('train',))
+
+
+def test_remote_storage_is_left_alone():
+    check_data(config('s3://bucket/coco/'), ('train',))
+
+
+def test_data_root_moves_data_sets_evaluators_and_the_variable(tmp_path):
+    cfg = config()
+    set_data_root(cfg, tmp_path)
+    write(tmp_path)
+    check_data(cfg, ('train',))
+    assert cfg.data_root == f'{tmp_path}/'
+    assert cfg.val_evaluator[0].ann_file == f'{tmp_path}/annotations/instances_val2017.json'

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mmfish.engine import StopGradClipHook
+
+
+class Steep(BaseModel):
+    """A model whose gradient has a norm of 1000."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, *inputs, mode='loss'):
+        return dict(loss=1000 * self.weight.sum())
+
+
+class StepSizes(Hook):
+    def __init__(self):
+        self.sizes = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.before = runner.model.weight.item()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.sizes.append(self.before - runner.model.weight.item())
+
+
+def run(work_dir, epochs, **kwargs):
+    sizes = StepSizes()
+    runner = Runner(
+        model=Steep(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(TensorDataset(torch.zeros(2, 1))),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
+        default_hooks=dict(logger=None),
+        custom_hooks=[StopGradClipHook(epoch=2), sizes],
+        experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
+        **kwargs,
+    )
+    runner.train()
+    return sizes.sizes
+
+
+def test_gradients_are_clipped_in_the_first_two_epochs_only(tmp_path):
+    assert run(tmp_path, epochs=4) == pytest.approx([5] * 4 + [1000] * 4)
+
+
+def test_a_run_resumed_after_the_second_epoch_does_not_clip(tmp_path):
+    run(tmp_path, epochs=2)
+    sizes = run(tmp_path, epochs=3, resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
+    assert sizes == pytest.approx([1000] * 2)

@@ -1,0 +1,37 @@
+import pytest
+from mmengine.config import Config
+
+from mmfish import config_path
+from mmfish.engine.launch import load_config, run_test, run_train
+from mmfish.errors import UsageError
+
+CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
+
+
+def test_the_work_dir_is_named_after_the_config_unless_given():
+    assert load_config(CONFIG).work_dir == 'work_dirs/mask_rcnn_fishnet150_fpn_coco'
+    assert load_config(CONFIG, work_dir='elsewhere').work_dir == 'elsewhere'
+
+
+def test_cfg_options_have_the_last_word_over_data_root():
+    cfg = load_config(
+        CONFIG, data_root='/a', cfg_options={'train_dataloader.dataset.data_root': '/b/'}
+    )
+    assert cfg.train_dataloader.dataset.data_root == '/b/'
+    assert cfg.val_dataloader.dataset.data_root == '/a/'
+    assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
+
+
+def test_auto_scale_lr_without_a_base_batch_size_is_an_error():
+    with pytest.raises(UsageError, match='base_batch_size'):
+        run_train(Config(dict(launcher='none')), auto_scale_lr=True)
+
+
+def test_out_must_name_a_pickle():
+    with pytest.raises(UsageError, match=r'results\.json'):
+        run_test(Config(dict(launcher='none')), 'checkpoint.pth', out='results.json')
+
+
+def test_tta_without_its_settings_is_an_error():
+    with pytest.raises(UsageError, match='tta_model'):
+        run_test(Config(dict(launcher='none')), 'checkpoint.pth', tta=True)

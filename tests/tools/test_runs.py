@@ -1,0 +1,96 @@
+"""Short real runs of the command-line tools: train, resume, test, several ranks."""
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmfish import config_path
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+CONFIG = config_path('demo/mask_rcnn_fishnet77_fpn_shapes.py')
+SMALL = (
+    'train_dataloader.batch_size=4',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=2',
+)
+
+
+def run(*command, status=0):
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    process = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, env=environment
+    )
+    output = process.stdout + process.stderr
+    assert process.returncode == status, output[-3000:]
+    return output
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """The work directory of a run of two iterations that was resumed for two more."""
+    work_dir = tmp_path_factory.mktemp('run')
+    train = (sys.executable, TOOLS / 'train.py', CONFIG, '--data-root', shapes)
+    train += ('--work-dir', work_dir)
+    first = run(*train, '--cfg-options', *SMALL, 'train_cfg.max_iters=2')
+    second = run(*train, '--resume', '--cfg-options', *SMALL, 'train_cfg.max_iters=4')
+    return work_dir, first, second
+
+
+def iterations(output):
+    return [int(i) for i in re.findall(r'Iter\(train\) +\[ *(\d+)/', output)]
+
+
+def test_training_writes_a_checkpoint_and_resume_goes_on_from_it(trained):
+    work_dir, first, second = trained
+    assert iterations(first) == [1, 2]
+    assert iterations(second) == [3, 4]
+    before, after = (torch.load(work_dir / f'iter_{i}.pth', weights_only=False) for i in (2, 4))
+    key = 'backbone.stem.0.weight'
+    assert not torch.equal(before['state_dict'][key], after['state_dict'][key])
+
+
+def test_testing_a_checkpoint_gives_box_and_mask_ap_predictions_and_pictures(
+    trained, shapes, tmp_path
+):
+    output = run(
+        *(sys.executable, TOOLS / 'test.py', CONFIG, trained[0] / 'iter_4.pth'),
+        *('--data-root', shapes, '--work-dir', tmp_path, '--out', tmp_path / 'results.pkl'),
+        *('--show-dir', 'pictures', '--cfg-options', *SMALL),
+    )
+    assert re.search(r'coco/bbox_mAP: [\d.]+ .*coco/segm_mAP: [\d.]+ ', output)
+    with open(tmp_path / 'results.pkl', 'rb') as file:
+        assert len(pickle.load(file)) == 4
+    assert len(list(tmp_path.glob('*/pictures/*.png'))) == 4
+
+
+def test_two_ranks_train_on_the_cpu(shapes, tmp_path):
+    output = run(
+        *(TOOLS / 'dist_train.sh', CONFIG, 2, '--data-root', shapes, '--work-dir', tmp_path),
+        *('--cfg-options', *SMALL, 'train_cfg.max_iters=2'),
+    )
+    assert 'Distributed training: True' in output
+    assert 'GPU number: 2' in output
+    assert (tmp_path / 'iter_2.pth').is_file()
+
+
+def test_a_missing_data_set_is_one_sentence(tmp_path):
+    output = run(
+        *(sys.executable, TOOLS / 'train.py', CONFIG, '--data-root', tmp_path / 'nowhere'),
+        *('--work-dir', tmp_path / 'work'),
+        status=1,
+    )
+    assert f'train.py: The data set in {tmp_path}/nowhere/ is missing' in output
+    assert 'Traceback' not in output
+    assert not (tmp_path / 'work').exists()

@@ -1,0 +1,20 @@
+"""See FishNet learn to detect and segment: `python tools/demo.py`, about ten minutes on a CPU."""
+
+import argparse
+from pathlib import Path
+
+from mmfish.demo import run_demo
+from mmfish.engine.launch import run_tool
+
+
+def main() -> None:
+    """Read the command line and run the demonstration."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data-root', type=Path, default=Path('data/shapes'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
+    args = parser.parse_args()
+    run_demo(args.data_root, args.work_dir)
+
+
+if __name__ == '__main__':
+    run_tool(main)
