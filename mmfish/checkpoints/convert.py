@@ -185,6 +185,10 @@ def _from_foreign(
     source: str,
 ) -> dict[str, Tensor]:
     state_dict = {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
+    for key in [key for key in state_dict if key.endswith('.running_var')]:
+        # PyTorch before 0.4.1, which the release was trained with, did not count batches.
+        counter = key.replace('running_var', 'num_batches_tracked')
+        state_dict.setdefault(counter, torch.tensor(0))
     arch = find_arch(state_dict, archs, source, name)
     return {key: state_dict[name(key)] for key in _shapes(arch)}
 

@@ -13,27 +13,27 @@ import numpy as np
 from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
-CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
+CLASSES = ('circle', 'square', 'triangle', 'star')
 PALETTE = [
     (230, 57, 70),
     (69, 123, 157),
     (42, 157, 80),
     (244, 162, 30),
-    (131, 88, 190),
-    (0, 180, 180),
 ]
 
 # Raised whenever the drawing changes, so that a folder of an older version is not taken as current.
 VERSION = 1
 MANIFEST = 'shapes.json'
 
-MAX_OBJECTS = 6
+MAX_OBJECTS = 5
 # Every length below is a fraction of the image's side, every area a fraction of its area.
-DIAMETERS = (0.18, 0.6)
+DIAMETERS = (0.24, 0.62)
 BIG_DIAMETERS = (0.95, 1.25)
 BIG_CHANCE = 0.12
-MIN_VISIBLE_FRACTION = 0.35
-MIN_VISIBLE_AREA = 0.0025
+# Shapes stand roughly upright.
+MAX_TURN = 0.35
+MIN_VISIBLE_FRACTION = 0.6
+MIN_VISIBLE_AREA = 0.005
 # Anti-aliasing: shapes are filled at this many times the resolution, then averaged down.
 SUPERSAMPLING = 4
 
@@ -143,31 +143,25 @@ def draw_scene(
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), list(zip(labels, masks, strict=True))
 
 
-def _regular(corners: int, radii: tuple[float, ...] = (1.0,)) -> np.ndarray:
-    """Corners evenly around the origin, at radii taken in turn, of shape ``(corners, 2)``."""
-    angles = np.arange(corners) * 2 * np.pi / corners
+def _regular(corners: int, radii: tuple[float, ...] = (1.0,), start: float = -0.25) -> np.ndarray:
+    """Corners around the origin, of shape ``(corners, 2)``.
+
+    Args:
+        corners: Their number, evenly spread.
+        radii: Taken in turn.
+        start: Where the first one is, in turns clockwise from the right. Defaults to the top.
+    """
+    angles = (start + np.arange(corners) / corners) * 2 * np.pi
     radius = np.resize(radii, corners)
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
-def _cross(arm: float = 0.33) -> np.ndarray:
-    """A plus sign of arms ``2 * arm`` wide within the unit circle, of shape ``(12, 2)``."""
-    tip = np.sqrt(1 - arm**2)
-    corners = np.array([[arm, -arm], [tip, -arm], [tip, arm]])
-    quarter_turn = np.array([[0, -1], [1, 0]])
-    return np.concatenate(
-        [corners @ np.linalg.matrix_power(quarter_turn, turns).T for turns in range(4)]
-    )
-
-
-# Contours within the unit circle; a contour inside another one is a hole.
+# Within the unit circle.
 OUTLINES = dict(
-    circle=[_regular(64)],
-    square=[_regular(4)],
-    triangle=[_regular(3)],
-    star=[_regular(10, radii=(1.0, 0.45))],
-    ring=[_regular(64), 0.55 * _regular(64)],
-    cross=[_cross()],
+    circle=_regular(64),
+    square=_regular(4, start=0.125),
+    triangle=_regular(3),
+    star=_regular(10, radii=(1.0, 0.45)),
 )
 
 
@@ -179,18 +173,16 @@ def _coverage(rng: np.random.Generator, size: int, label: int, big: bool) -> np.
     # The centre stays inside, so that the border cuts shapes but never leaves a mere corner.
     margin = 0.7 * min(radius, 0.4 * size)
     centre = rng.uniform(margin, size - margin, 2)
-    angle = rng.uniform(0, 2 * np.pi)
+    angle = rng.uniform(-MAX_TURN, MAX_TURN)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     scale = radius * np.diag([stretch, 1 / stretch])
 
     # OpenCV takes corners in whole steps of 1/16 pixel, pixel centres being whole numbers.
-    contours = [
-        np.rint(16 * (((outline @ scale @ turn.T) + centre) * SUPERSAMPLING - 0.5)).astype(np.int32)
-        for outline in OUTLINES[CLASSES[label]]
-    ]
+    outline = OUTLINES[CLASSES[label]] @ scale @ turn.T + centre
+    corners = np.rint(16 * (outline * SUPERSAMPLING - 0.5)).astype(np.int32)
     canvas = np.zeros((size * SUPERSAMPLING, size * SUPERSAMPLING), np.float32)
-    cv2.fillPoly(canvas, contours, 1.0, shift=4)
+    cv2.fillPoly(canvas, [corners], 1.0, shift=4)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
 
 
@@ -204,7 +196,7 @@ def _colour(
 
 def _paint(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
     """A ``(size, size, 3)`` surface of a random texture between ``colour`` and a shade of it."""
-    shade = colour * rng.uniform(0.55, 0.8)
+    shade = colour * rng.uniform(0.8, 0.95)
     return colour + _texture(rng, size)[..., None] * (shade - colour)
 
 

@@ -15,6 +15,7 @@ without any convolution outside a residual branch, so that gradients reach every
 (section 3.2 of the paper).
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -399,9 +400,11 @@ class FishNet(BaseModule):
 
     def has_use_for(self, key: str) -> bool:
         """Whether a key of a whole FishNet's state dict is not of the levels left out here."""
-        part, stage, *rest = key.split('.')
+        stage = re.match(r'head\.(\d+)\.(\w+)\.', key)
+        if stage is None or int(stage[1]) >= len(self.tail):
+            return True
         last = self.out_indices[-1]
-        return part != 'head' or int(stage) < last or (int(stage) == last and rest[0] == 'refine')
+        return int(stage[1]) < last or (int(stage[1]) == last and stage[2] == 'refine')
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(f'{prefix}head.')]:
@@ -511,26 +514,30 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_out_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    if sorted({i for i in out_indices if 0 <= i <= stages}) != list(out_indices) or not out_indices:
+    levels = range(stages + 1)
+    if not isinstance(out_indices, tuple | list) or not (
+        out_indices and list(out_indices) == [i for i in levels if i in out_indices]
+    ):
         raise ValueError(
-            f'out_indices must be rising and in 0..{stages} (strides 4 to {4 * 2**stages}), '
-            f'got {tuple(out_indices)}'
+            f'out_indices must be levels of 0..{stages} (strides 4 to {4 * 2**stages}), rising, '
+            f'got {out_indices}'
         )
-    return tuple(out_indices)
+    return tuple(int(i) for i in out_indices)
 
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    tracking = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for bn in tracking:
-        bn.track_running_stats = False
+    kept = [(m, dict(m._buffers)) for m in module.modules() if isinstance(m, _BatchNorm)]
+    for bn, buffers in kept:
+        bn._buffers.update((k, b if b is None else b.clone()) for k, b in buffers.items())
     try:
         yield
     finally:
-        for bn in tracking:
-            bn.track_running_stats = True
+        for bn, buffers in kept:
+            bn._buffers.update(buffers)
 
 
 def _recompute_context(module: nn.Module) -> tuple:
-    # The second forward pass of a checkpoint must not update running statistics once more.
+    # The second forward pass of a checkpoint must not update running statistics once more: it
+    # updates copies that are thrown away.
     return nullcontext(), _statistics_kept(module)

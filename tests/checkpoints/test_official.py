@@ -159,9 +159,6 @@ def test_another_number_of_classes_is_taken():
     assert from_official(state_dict)['head.score.6.weight'].shape == (10, 1056, 1, 1)
 
 
-@pytest.mark.xfail(
-    raises=CheckpointError, strict=True, reason='from_official asks for the counters'
-)
 def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_taken():
     """The authors used torch 0.4.0; load_state_dict itself fills the counters in."""
     state_dict = {
