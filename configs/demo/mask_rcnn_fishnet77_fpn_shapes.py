@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 channels = 64
-num_classes = 6
+num_classes = 4
 model = dict(
     backbone=dict(_delete_=True, type='mmfish.FishNet', arch='fishnet77'),
     neck=dict(
@@ -19,7 +19,7 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=2)
+            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=1)
         ),
         bbox_head=dict(
             in_channels=channels,
@@ -28,11 +28,11 @@ model = dict(
             reg_class_agnostic=True,
         ),
         mask_roi_extractor=dict(
-            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=2)
+            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=1)
         ),
         mask_head=dict(
             in_channels=channels,
-            conv_out_channels=channels,
+            conv_out_channels=32,
             num_convs=2,
             num_classes=num_classes,
             upsample_cfg=dict(type='bilinear', scale_factor=2),
@@ -41,7 +41,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=48, pos_fraction=0.33)),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100), rcnn=dict(max_per_img=20)),
 )
@@ -50,13 +50,12 @@ data_root = 'data/shapes/'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']
-    ),
+    dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',
@@ -64,7 +63,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     batch_sampler=None,
     dataset=dict(
@@ -83,15 +82,22 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_iters = 600
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+# Two processes with four images each: one process keeps little more than one core busy.
+max_iters = 900
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=300)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
+    # The thinner a convolution, the larger its initial weights, and Adam's steps do not grow with
+    # them.
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=5))),
     clip_grad=dict(max_norm=5.0),
 )
-param_scheduler = [dict(type='OneCycleLR', eta_max=2e-3, total_steps=max_iters, by_epoch=False)]
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=30),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, T_max=max_iters - 30, eta_min=0),
+]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=False, interval=max_iters))
 log_processor = dict(by_epoch=False)
