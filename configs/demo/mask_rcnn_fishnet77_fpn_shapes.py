@@ -27,15 +27,9 @@ model = dict(
             num_classes=num_classes,
             reg_class_agnostic=True,
         ),
-        mask_roi_extractor=dict(
-            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=1)
-        ),
+        mask_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(
-            in_channels=channels,
-            conv_out_channels=32,
-            num_convs=2,
-            num_classes=num_classes,
-            upsample_cfg=dict(type='bilinear', scale_factor=2),
+            in_channels=channels, conv_out_channels=32, num_convs=2, num_classes=num_classes
         ),
     ),
     train_cfg=dict(
