@@ -15,7 +15,7 @@ model = dict(
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,
-        anchor_generator=dict(scales=[5], strides=[4, 8, 16, 32]),
+        anchor_generator=dict(scales=[6], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
@@ -29,7 +29,11 @@ model = dict(
         ),
         mask_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(
-            in_channels=channels, conv_out_channels=32, num_convs=2, num_classes=num_classes
+            in_channels=channels,
+            conv_out_channels=32,
+            num_convs=2,
+            num_classes=num_classes,
+            upsample_cfg=dict(type='bilinear', scale_factor=2),
         ),
     ),
     train_cfg=dict(
@@ -77,8 +81,8 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # Two processes with four images each: one process keeps little more than one core busy.
-max_iters = 900
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=300)
+max_iters = 840
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=420)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -25,14 +25,14 @@ PALETTE = [
 VERSION = 1
 MANIFEST = 'shapes.json'
 
-MAX_OBJECTS = 5
+MAX_OBJECTS = 4
 # Every length below is a fraction of the image's side, every area a fraction of its area.
-DIAMETERS = (0.24, 0.62)
+DIAMETERS = (0.3, 0.65)
 BIG_DIAMETERS = (0.95, 1.25)
 BIG_CHANCE = 0.12
 # Shapes stand roughly upright.
 MAX_TURN = 0.35
-MIN_VISIBLE_FRACTION = 0.6
+MIN_VISIBLE_FRACTION = 0.65
 MIN_VISIBLE_AREA = 0.005
 # Anti-aliasing: shapes are filled at this many times the resolution, then averaged down.
 SUPERSAMPLING = 4
