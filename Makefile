@@ -22,5 +22,5 @@ demo: env ## FishNet learns to detect and segment: data, training, evaluation, p
 	$(VENV)/bin/python tools/demo.py
 
 clean: ## remove what builds and tests left; the environment, data and work_dirs stay
-	rm -rf build dist mmfish.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist mmfish.egg-info .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # What travels inside the package, where OpenMIM and `mmfish.config_path` look for it.
-CARRIED = ('configs', 'tools', 'model-index.yml')
+CARRIED = ('configs', 'tools')
 
 
 class BuildWithMim(build_py):
@@ -31,15 +31,11 @@ class BuildWithMim(build_py):
         mim.mkdir(parents=True)
         for name in CARRIED:
             source = ROOT / name
-            if not source.exists():
-                continue
             if self.editable_mode:
                 (mim / name).symlink_to(Path('..', '..', name))
-            elif source.is_dir():
+            else:
                 ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
                 shutil.copytree(source, mim / name, ignore=ignore)
-            else:
-                shutil.copy2(source, mim / name)
 
 
 def requirements(name: str) -> list[str]:
@@ -71,5 +67,5 @@ setup(
     include_package_data=True,
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'dev')},
+    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'weights', 'dev')},
 )

@@ -8,6 +8,8 @@ from mmfish.stack import check_stack
 
 check_stack()
 
+# Makes pytorchcv:// known to MMEngine.
+import mmfish.checkpoints  # noqa: E402, F401
 from mmfish.configs import config_path  # noqa: E402
 from mmfish.registry import publish  # noqa: E402
 from mmfish.version import __version__  # noqa: E402

@@ -1,6 +1,7 @@
 """The demonstration: a detector that learns on a CPU within minutes, with pictures."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ from mmengine.runner.checkpoint import find_latest_checkpoint
 from mmfish.configs import PACKAGE, config_path
 from mmfish.datasets import make_shapes
 from mmfish.engine.launch import load_config, run_test
+from mmfish.errors import UsageError
 from mmfish.results import prediction_grid, training_curves
 
 CONFIG = 'demo/mask_rcnn_fishnet77_fpn_shapes.py'
 # One process keeps one core busy: RoIAlign, NMS and target assignment do not use more.
 RANKS = 2
-METRICS = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'AP_S': 'mAP_s', 'AP_M': 'mAP_m'}
+COLUMNS = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'AP_S': 'mAP_s', 'AP_M': 'mAP_m'}
 
 
 def run_demo(data_root: Path, work_dir: Path) -> dict[str, float]:
@@ -29,17 +31,24 @@ def run_demo(data_root: Path, work_dir: Path) -> dict[str, float]:
         MMDetection's metrics of the trained detector on the validation images.
 
     Raises:
-        subprocess.CalledProcessError: the training failed.
+        UsageError: the training failed, or ``data_root`` holds something else.
     """
     make_shapes(data_root)
-    subprocess.run(
+    training = subprocess.run(
         [
             *(PACKAGE / '.mim/tools/dist_train.sh', config_path(CONFIG), str(RANKS)),
             *('--data-root', data_root, '--work-dir', work_dir),
         ],
-        check=True,
-        env={'OMP_NUM_THREADS': '1', **os.environ, 'PYTHON': sys.executable},
+        env={
+            'OMP_NUM_THREADS': '1',
+            **os.environ,
+            'PYTHON': sys.executable,
+            'PORT': str(_free_port()),
+            'CUDA_VISIBLE_DEVICES': '',
+        },
     )
+    if training.returncode:
+        raise UsageError('the training failed: its last lines above say why')
     cfg = load_config(
         config_path(CONFIG),
         work_dir=str(work_dir),
@@ -69,8 +78,14 @@ def ap_table(metrics: dict[str, float]) -> str:
     Returns:
         A header and two lines.
     """
-    lines = [' ' * 6 + ''.join(f'{name:>7}' for name in METRICS)]
+    lines = [' ' * 6 + ''.join(f'{name:>7}' for name in COLUMNS)]
     for task, kind in (('boxes', 'bbox'), ('masks', 'segm')):
-        values = (metrics[f'coco/{kind}_{key}'] for key in METRICS.values())
+        values = (metrics[f'coco/{kind}_{key}'] for key in COLUMNS.values())
         lines.append(f'{task:<6}' + ''.join(f'{value:>7.3f}' for value in values))
     return '\n'.join(lines)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]

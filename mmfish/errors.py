@@ -12,5 +12,9 @@ class MissingDataError(UsageError):
     """A data set that a config asks for is not there, or not whole."""
 
 
+class ShapesError(UsageError):
+    """The shapes data set cannot be made as asked, or where asked."""
+
+
 class CheckpointError(UsageError):
     """A file with weights is not what it was taken for."""

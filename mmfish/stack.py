@@ -28,8 +28,12 @@ TORCH_MIN, TORCH_END = (2, 4), (2, 14)
 RELEASE = re.compile(r'(\d+)\.(\d+)\.\d+(?:\+(cpu|cu\d\d)\d*)?')
 
 
-class StackError(ImportError):
-    """The installed packages cannot carry mmfish."""
+class StackError(RuntimeError):
+    """The installed packages cannot carry mmfish.
+
+    No ImportError: MMEngine passes over those when it looks for a scope, and would say that FishNet
+    is in no registry.
+    """
 
 
 def check_stack() -> None:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from mmfish.datasets import make_shapes
+from mmfish.engine.launch import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,12 +24,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Make the data set and say where it is."""
     args = parse_args()
-    try:
-        root = make_shapes(args.root, args.train, args.val, args.size, args.seed)
-    except (ValueError, FileExistsError) as error:
-        raise SystemExit(f'make_shapes: {error}') from None
+    root = make_shapes(args.root, args.train, args.val, args.size, args.seed)
     print(f'shapes: {args.train} training and {args.val} validation images in {root}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -89,7 +89,7 @@ if has_gpu; then
     [ -x "$nvcc" ] ||
         fail \
             "this machine has an NVIDIA GPU but no nvcc to compile mmcv's ops for it: install" \
-            "the CUDA toolkit or set CUDA_HOME to it, or run \`CUDA_VISIBLE_DEVICES= make env\`" \
+            "the CUDA toolkit or set CUDA_HOME to it, or \`export CUDA_VISIBLE_DEVICES=\`" \
             "to have them on the CPU only."
 fi
 if [ ! -d "$VENV" ]; then
@@ -140,7 +140,7 @@ check_stack torchvision_problem || fail "or remove $VENV and try again."
 
 step 4 'The OpenMMLab stack and the tools for development'
 # All but mmcv, so that whatever can fail quickly fails before the ten minutes of its ops.
-install -r requirements/build.txt -r requirements/dev.txt \
+install -r requirements/build.txt -r requirements/dev.txt -r requirements/weights.txt \
     $(grep -v '^onedl-mmcv==' requirements/onedl.txt)
 # Without the libraries of a desktop the GUI build of OpenCV does not load: the headless one,
 # which mmdet brings along, puts its files in the same place.

@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 channels = 64
-num_classes = 4
+num_classes = 3
 model = dict(
     backbone=dict(_delete_=True, type='mmfish.FishNet', arch='fishnet77'),
     neck=dict(

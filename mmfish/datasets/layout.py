@@ -1,17 +1,17 @@
 """Where a config's data set lies, and whether it is all there."""
 
+import json
 import mmap
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from mmfish.errors import MissingDataError
 
-_FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"]+)"')
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("[^"]+")')
 
 
 def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
@@ -28,11 +28,11 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
         if isinstance(value, dict):
             for key in value:
                 value[key] = moved(value[key])
-        elif isinstance(value, list):
-            return [moved(item) for item in value]
+        elif isinstance(value, list | tuple):
+            return type(value)(moved(item) for item in value)
         elif isinstance(value, str):
             for old in old_roots:
-                if value.startswith(old):
+                if value == old or value.startswith(f'{old.rstrip("/")}/'):
                     return root + value.removeprefix(old).lstrip('/')
         return value
 
@@ -55,14 +55,19 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
     """
     for dataset in _datasets(cfg, splits):
         root, annotations = dataset.get('data_root') or '', dataset.get('ann_file')
-        folder = dataset.get('data_prefix', {}).get('img')
-        if not annotations or folder is None or '://' in root + annotations:
+        prefixes = dataset.get('data_prefix', {})
+        folder = prefixes.get('img')
+        # Panoptic annotations list the files of two folders.
+        panoptic = 'seg' in prefixes
+        if not annotations or folder is None or panoptic or '://' in root + annotations:
             continue
         annotations, folder = (os.path.join(root, path) for path in (annotations, folder))
         if not os.path.isfile(annotations):
             raise _missing(root, f'there is no {annotations}')
         if not os.path.isdir(folder):
             raise _missing(root, f'there is no {folder}')
+        if not os.path.getsize(annotations):
+            raise _missing(root, f'{annotations} is empty')
         listed = _file_names(annotations)
         present = set(os.listdir(folder))
         absent = [
@@ -110,10 +115,8 @@ def _datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -
 def _file_names(annotations: str) -> list[str]:
     # A search over the raw bytes: parsing COCO's 450 MB of JSON takes ten times as long, and the
     # data set will do it anyway.
-    if not Path(annotations).stat().st_size:
-        return []
     with (
         open(annotations, 'rb') as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
     ):
-        return [name.decode() for name in _FILE_NAME.findall(text)]
+        return [json.loads(name) for name in _FILE_NAME.findall(text)]

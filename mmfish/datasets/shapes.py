@@ -13,12 +13,13 @@ import numpy as np
 from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
-CLASSES = ('circle', 'square', 'triangle', 'star')
+from mmfish.errors import ShapesError
+
+CLASSES = ('circle', 'square', 'triangle')
 PALETTE = [
     (230, 57, 70),
     (69, 123, 157),
     (42, 157, 80),
-    (244, 162, 30),
 ]
 
 # Raised whenever the drawing changes, so that a folder of an older version is not taken as current.
@@ -62,8 +63,8 @@ def make_shapes(
         ``root`` as a path.
 
     Raises:
-        ValueError: A parameter is out of range.
-        FileExistsError: ``root`` holds anything else than this data set with these parameters.
+        ShapesError: A parameter is out of range, or ``root`` holds anything else than this data
+            set with these parameters.
     """
     for name, value, least in (
         ('train', train, 1),
@@ -72,7 +73,7 @@ def make_shapes(
         ('seed', seed, 0),
     ):
         if value < least:
-            raise ValueError(f'{name} must be at least {least}, but is {value}.')
+            raise ShapesError(f'{name} must be at least {least}, but is {value}.')
     root = Path(root)
     parameters = dict(version=VERSION, train=train, val=val, size=size, seed=seed)
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
@@ -143,26 +144,18 @@ def draw_scene(
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), list(zip(labels, masks, strict=True))
 
 
-def _regular(corners: int, radii: tuple[float, ...] = (1.0,), start: float = -0.25) -> np.ndarray:
-    """Corners around the origin, of shape ``(corners, 2)``.
+def _regular(corners: int, start: float = -0.25) -> np.ndarray:
+    """Corners on the unit circle, of shape ``(corners, 2)``.
 
     Args:
         corners: Their number, evenly spread.
-        radii: Taken in turn.
         start: Where the first one is, in turns clockwise from the right. Defaults to the top.
     """
     angles = (start + np.arange(corners) / corners) * 2 * np.pi
-    radius = np.resize(radii, corners)
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-# Within the unit circle.
-OUTLINES = dict(
-    circle=_regular(64),
-    square=_regular(4, start=0.125),
-    triangle=_regular(3),
-    star=_regular(10, radii=(1.0, 0.45)),
-)
+OUTLINES = dict(circle=_regular(64), square=_regular(4, start=0.125), triangle=_regular(3))
 
 
 def _coverage(rng: np.random.Generator, size: int, label: int, big: bool) -> np.ndarray:
@@ -285,12 +278,12 @@ def _check_existing(root: Path, parameters: dict[str, int]) -> None:
     try:
         manifest = json.loads((root / MANIFEST).read_text(encoding='utf-8'))
     except (OSError, ValueError):
-        raise FileExistsError(
+        raise ShapesError(
             f'{root} already exists and is not a shapes data set (it has no readable {MANIFEST}). '
             f'{advice}'
         ) from None
     if manifest['parameters'] != parameters:
-        raise FileExistsError(
+        raise ShapesError(
             f'{root} holds a shapes data set made with {_listed(manifest["parameters"])}, '
             f'but {_listed(parameters)} was asked for. {advice}'
         )
@@ -300,7 +293,7 @@ def _check_existing(root: Path, parameters: dict[str, int]) -> None:
         name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
     )
     if changed:
-        raise FileExistsError(
+        raise ShapesError(
             f'{root} is not as it was made: {changed[0]} is missing, added or changed '
             f'({len(changed)} such files). {advice}'
         )

@@ -70,7 +70,6 @@ def load_config(
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
     cfg.launcher = launcher
-    os.environ.setdefault('LOCAL_RANK', '0')
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
     return cfg
 
@@ -92,9 +91,11 @@ def run_train(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
-        UsageError: ``auto_scale_lr`` without a base batch size in the config, or a launcher that
-            needs GPUs on a machine without.
+        UsageError: ``auto_scale_lr`` without a base batch size in the config, or ``amp``, a
+            launcher or a number of processes that needs GPUs which are not there.
     """
+    if amp and not torch.cuda.is_available():
+        raise UsageError('--amp needs a GPU, and none was found: train without it')
     _check_data_once(cfg, ('train', 'val'))
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
@@ -161,14 +162,20 @@ def run_test(
 
 def _check_data_once(cfg: Config, splits: tuple[str, ...]) -> None:
     # One rank of each machine looks; if it gives up, the launcher ends the others.
-    if os.environ.get('LOCAL_RANK', '0') == '0':
+    if os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0':
         check_data(cfg, splits)
 
 
 def _build_runner(cfg: Config) -> Runner:
     setup_cache_size_limit_of_dynamo()
-    if cfg.launcher != 'none' and not torch.cuda.is_available():
+    gpus, ranks = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if cfg.launcher != 'none' and not gpus:
         _init_cpu_ranks(cfg)
+    elif ranks > gpus > 0:
+        raise UsageError(
+            f'{ranks} processes need as many GPUs, and this machine has {gpus}: start {gpus}, or '
+            'set CUDA_VISIBLE_DEVICES to nothing to train on the CPU'
+        )
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

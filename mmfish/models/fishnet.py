@@ -17,7 +17,7 @@ without any convolution outside a residual branch, so that gradients reach every
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -389,11 +389,13 @@ class FishNet(BaseModule):
         Raises:
             CheckpointError: X cannot be read, holds no FishNet, or one of another architecture.
         """
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+        init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        pretrained = [cfg for cfg in init_cfgs if cfg['type'] == 'Pretrained']
+        if pretrained:
             # MMEngine's own loader would know none of the foreign names, load in part and go on.
             from mmfish.checkpoints import load_backbone
 
-            load_backbone(self, self.init_cfg['checkpoint'])
+            load_backbone(self, pretrained[-1]['checkpoint'])
             self.is_init = True
         else:
             super().init_weights()
@@ -525,19 +527,22 @@ def _check_out_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ..
     return tuple(int(i) for i in out_indices)
 
 
-@contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    kept = [(m, dict(m._buffers)) for m in module.modules() if isinstance(m, _BatchNorm)]
-    for bn, buffers in kept:
-        bn._buffers.update((k, b if b is None else b.clone()) for k, b in buffers.items())
-    try:
-        yield
-    finally:
-        for bn, buffers in kept:
+class _StatisticsKept:
+    """While a block is recomputed, BatchNorm updates copies of its statistics, to throw away."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.kept = [dict(bn._buffers) for bn in self.norms]
+        for bn in self.norms:
+            copies = {k: b if b is None else b.clone() for k, b in bn._buffers.items()}
+            bn._buffers.update(copies)
+
+    def __exit__(self, *exception: object) -> None:
+        for bn, buffers in zip(self.norms, self.kept, strict=True):
             bn._buffers.update(buffers)
 
 
 def _recompute_context(module: nn.Module) -> tuple:
-    # The second forward pass of a checkpoint must not update running statistics once more: it
-    # updates copies that are thrown away.
-    return nullcontext(), _statistics_kept(module)
+    return nullcontext(), _StatisticsKept(module)

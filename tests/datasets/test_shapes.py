@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmfish.datasets import CLASSES, make_shapes, shapes
+from mmfish.errors import ShapesError
 from mmfish.registry import DATASETS
 
 # With this seed the few training images have objects of all of COCO's sizes.
@@ -119,8 +120,8 @@ def test_objects_hide_parts_of_others_but_never_almost_all(
 
 def test_every_class_and_every_size_of_coco_is_there(coco: COCO) -> None:
     areas = np.array([annotation['area'] for annotation in coco.anns.values()])
-    assert {annotation['category_id'] for annotation in coco.anns.values()} == {1, 2, 3, 4}
-    assert (areas < 32**2).sum() > 30
+    assert {annotation['category_id'] for annotation in coco.anns.values()} == {1, 2, 3}
+    assert (areas < 32**2).sum() > 20
     assert ((areas > 32**2) & (areas < 96**2)).sum() > 50
     assert (areas > 96**2).sum() > 0
 
@@ -170,14 +171,14 @@ def test_complete_data_set_is_reused(small: Path) -> None:
 
 def test_other_parameters_are_refused_and_nothing_is_touched(small: Path) -> None:
     before = files(small)
-    with pytest.raises(FileExistsError, match=r'seed=5.* but .*seed=6.* was asked for'):
+    with pytest.raises(ShapesError, match=r'seed=5.* but .*seed=6.* was asked for'):
         make_shapes(small, train=1, val=1, seed=SEED + 1)
     assert files(small) == before
 
 
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'photo.jpg').write_bytes(b'mine')
-    with pytest.raises(FileExistsError, match='not a shapes data set'):
+    with pytest.raises(ShapesError, match='not a shapes data set'):
         make_shapes(tmp_path, train=1, val=1)
     assert files(tmp_path) == {'photo.jpg': b'mine'}
 
@@ -192,7 +193,7 @@ def test_tampered_data_set_is_refused(small: Path, change: str) -> None:
     else:
         image = image.with_name('000000000002.png')
         image.write_bytes(b'')
-    with pytest.raises(FileExistsError, match=image.name):
+    with pytest.raises(ShapesError, match=image.name):
         make_shapes(small, train=1, val=1, seed=SEED)
 
 
@@ -226,7 +227,7 @@ def test_leftovers_of_a_killed_attempt_are_no_obstacle(tmp_path: Path) -> None:
     [('train', 0, 1), ('val', 0, 1), ('size', 63, 64), ('seed', -1, 0)],
 )
 def test_parameter_out_of_range_is_named(tmp_path: Path, name: str, value: int, least: int) -> None:
-    with pytest.raises(ValueError, match=f'{name} must be at least {least}, but is {value}'):
+    with pytest.raises(ShapesError, match=f'{name} must be at least {least}, but is {value}'):
         make_shapes(tmp_path / 'shapes', **{name: value})
 
 

@@ -28,7 +28,13 @@ SMALL = (
 
 
 def run(*command, status=0):
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    environment = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+        'PORT': '29611',
+    }
     process = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, env=environment
     )
