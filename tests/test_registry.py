@@ -79,6 +79,18 @@ for registry, scope in ((MMENGINE, None), (MMDET, 'mmdet'), (MMPRETRAIN, 'mmpret
 """)
 
 
+def test_a_registry_says_what_an_unusable_stack_lacks(run):
+    run("""
+sys.modules['mmpretrain'] = None  # not installed
+try:
+    MMENGINE.build(dict(type='mmfish.FishNet'))
+except RuntimeError as error:
+    assert 'mmfish needs mmpretrain' in str(error), error
+else:
+    raise AssertionError('it built')
+""")
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """Code -> a fresh Python that finds the mmfish under test."""

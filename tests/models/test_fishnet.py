@@ -210,6 +210,14 @@ class TestWithCp:
         net(torch.randn(2, 3, 64, 64))
         assert net.body[0].refine[0].bn1.num_batches_tracked == 2
 
+    def test_one_graph_may_be_walked_twice(self):
+        net = FishNet(TINY, with_cp=True)
+        loss = sum(level.square().mean() for level in net(torch.randn(2, 3, 64, 64)))
+        loss.backward(retain_graph=True)
+        first = net.stem[0].weight.grad.clone()
+        loss.backward()
+        torch.testing.assert_close(net.stem[0].weight.grad, 2 * first)
+
     def test_backward_holds_less_memory(self):
         images = torch.randn(2, 3, 128, 128)
         plain, cheap = (
