@@ -81,8 +81,8 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # Two processes with four images each: one process keeps little more than one core busy.
-max_iters = 840
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=420)
+max_iters = 700
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=350)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
