@@ -95,7 +95,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, T_max=max_iters - 30, eta_min=0),
+    dict(type='CosineAnnealingLR', by_epoch=False, T_max=max_iters, eta_min=0),
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=False, interval=max_iters))
 log_processor = dict(by_epoch=False)
