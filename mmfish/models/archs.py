@@ -14,14 +14,29 @@ Of a part with several stages, each tuple lists its stages in the order in which
                 with each stride (FishNeXt)
 ==============  ================================================================================
 
-Sources: the released code for 99, 150 and 201 (the paper's section 4 gives the depth only). 77
-is 99 with all channels divided by four, from a reproduction on images of 56x56.
+Sources: the released code for 99, 150 and 201 (the paper's section 4 gives the depth only);
+FishNeXt-150 is the layout of 150 with the groups of the paper's "4d". 77 and 55, from a
+reproduction on images of 56x56, are 99 with all channels divided by four, and by eight with two
+stages in each part; the report gives the last head stage of 55 48 channels where the
+concatenation brings together 80, which we follow.
+
+FishNeXt-229 is OUR RECONSTRUCTION: its block counts were never published. The released networks
+are named after three layers a block and 12 more; with 72 blocks and a stem of two residual blocks
+(one layer more) the name comes out as 229. The nine blocks more than 201 are at stride 16, where
+201 has most of those that it adds to 150.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 ARCHS: dict[str, dict[str, Any]] = dict(
+    fishnet55=dict(
+        stem=8,
+        tail=dict(channels=(16, 32), blocks=(2, 3)),
+        bridge=dict(blocks=2),
+        body=dict(channels=(32, 24), blocks=(1, 1), transfers=(1, 1)),
+        head=dict(blocks=(1, 2), transfers=(1, 4)),
+    ),
     fishnet77=dict(
         stem=16,
         tail=dict(channels=(32, 64, 128), blocks=(2, 2, 6)),
@@ -49,6 +64,24 @@ ARCHS: dict[str, dict[str, Any]] = dict(
         bridge=dict(blocks=4),
         body=dict(channels=(512, 384, 256), blocks=(2, 2, 2), transfers=(2, 2, 2)),
         head=dict(blocks=(2, 3, 10), transfers=(2, 2, 9)),
+    ),
+    fishnext150=dict(
+        stem=64,
+        tail=dict(channels=(128, 256, 512), blocks=(2, 4, 8)),
+        bridge=dict(blocks=4),
+        body=dict(channels=(512, 384, 256), blocks=(2, 2, 2), transfers=(2, 2, 2)),
+        head=dict(blocks=(2, 2, 4), transfers=(2, 2, 4)),
+        expansion=2,
+        group_width=4,
+    ),
+    fishnext229=dict(
+        stem=64,
+        tail=dict(channels=(128, 256, 512), blocks=(3, 4, 16)),
+        bridge=dict(blocks=4),
+        body=dict(channels=(512, 384, 256), blocks=(2, 2, 2), transfers=(2, 2, 2)),
+        head=dict(blocks=(2, 3, 12), transfers=(2, 2, 12)),
+        expansion=2,
+        group_width=4,
     ),
 )
 

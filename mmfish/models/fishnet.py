@@ -16,7 +16,7 @@ without any convolution outside a residual branch, so that gradients reach every
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from mmfish.registry import MODELS
 
 DOWN_SAMPLE = ('max2', 'max3', 'avg2', 'conv')
 DILATION = ('none', 'body', 'body+head')
-STEM = ('conv3x3', 'conv7x7', 'residual')
+STEM_STRIDE = dict(conv3x3=4, conv7x7=4, residual=4, small=1)
 
 
 def reduce_channels(x: Tensor, k: int) -> Tensor:
@@ -207,8 +207,8 @@ class FishNet(BaseModule):
     Args:
         arch: a name or an entry of the table `mmfish.models.ARCHS`. Defaults to 'fishnet150'.
         in_channels: channels of the image. Defaults to 3.
-        out_indices: levels to return, rising; level i has stride 4 * 2**i. Defaults to
-            (0, 1, 2, 3).
+        out_indices: levels to return, rising; level i has stride 4 * 2**i. Defaults to all:
+            (0, 1, 2, 3), or (0, 1, 2) for archs of two stages.
         frozen_stages: -1 freezes nothing, 0 the stem, 1 to 3 also the tail's stages, 4 the bridge,
             5 to 7 the body's and 8 to 10 the head's stages. Frozen means no gradients, and
             normalisation in eval mode. Defaults to -1.
@@ -222,8 +222,9 @@ class FishNet(BaseModule):
         dilation: the 3x3 convolutions of 'none', 'body' or 'body+head' are dilated, by 1 at the
             smallest size and twice that for each doubling (section 4.3). Defaults to 'body'.
         stem: 'conv3x3' (three of them, as released), 'conv7x7' (that of ResNet) or 'residual' (two
-            residual blocks instead of it, section 4.3); each is followed by 3x3 max-pooling.
-            Defaults to 'conv3x3'.
+            residual blocks instead of it, section 4.3), each followed by 3x3 max-pooling; or
+            'small', the three 3x3s without stride or pooling, for images of 56x56 and less: level
+            i then has stride 2**i. Defaults to 'conv3x3'.
         init_cfg: how to initialise. Defaults to N(0, sqrt(2 / (k * k * c_out))) for convolutions.
 
     Attributes:
@@ -237,7 +238,7 @@ class FishNet(BaseModule):
         self,
         arch: str | Mapping[str, Any] = 'fishnet150',
         in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         norm_cfg: dict | None = None,
         norm_eval: bool = False,
@@ -255,13 +256,13 @@ class FishNet(BaseModule):
         norm_cfg = norm_cfg or dict(type='BN')
         _check_choice('down_sample', down_sample, DOWN_SAMPLE)
         _check_choice('dilation', dilation, DILATION)
-        _check_choice('stem', stem, STEM)
+        _check_choice('stem', stem, STEM_STRIDE)
         self.out_indices = _check_out_indices(out_indices, stages)
         if not -1 <= frozen_stages <= 3 * stages + 1:
             raise ValueError(f'frozen_stages must be in -1..{3 * stages + 1}, got {frozen_stages}')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.min_size = 4 * 2**stages
+        self.min_size = STEM_STRIDE[stem] * 2**stages
 
         def blocks(c_in: int, c_out: int, n: int, level: int, **options: Any) -> nn.Sequential:
             width, groups = _bottleneck(c_out, level, arch)
@@ -302,7 +303,7 @@ class FishNet(BaseModule):
         ):
             if c % c_out:
                 raise ValueError(
-                    f"arch['body']['channels'] has {c_out} at stride {4 * 2**level}, which does "
+                    f"arch['body']['channels'] has {c_out} at level {level}, which does "
                     f'not divide the {c} channels that are to be reduced there (equation 8)'
                 )
             refine = blocks(c, c_out, n, level, dilation=dilate('body', level), reduce=True)
@@ -339,13 +340,13 @@ class FishNet(BaseModule):
         """Compute the levels.
 
         Args:
-            x: images, (N, in_channels, H, W), H and W at least 32.
+            x: images, (N, in_channels, H, W), H and W at least 32 (the stride of the last level).
 
         Returns:
             For each level i in ``out_indices`` (N, C_i, ~H / (4 * 2**i), ~W / (4 * 2**i)).
 
         Raises:
-            ValueError: an image is smaller than 32 in one direction.
+            ValueError: an image is smaller than that in one direction.
         """
         if min(x.shape[-2:]) < self.min_size:
             raise ValueError(
@@ -461,9 +462,9 @@ def _stem(kind: str, in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequ
         ]
 
     c = channels
-    if kind == 'conv3x3':
+    if kind in ('conv3x3', 'small'):
         layers = [
-            *conv(in_channels, c // 2, 3, stride=2),
+            *conv(in_channels, c // 2, 3, stride=1 if kind == 'small' else 2),
             *conv(c // 2, c // 2, 3),
             *conv(c // 2, c, 3),
         ]
@@ -473,7 +474,9 @@ def _stem(kind: str, in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequ
         from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer
 
         layers = [ResLayer(BasicBlock, 2, in_channels, c, stride=2, norm_cfg=norm_cfg)]
-    return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+    if kind != 'small':
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return nn.Sequential(*layers)
 
 
 def _down_sample(kind: str, channels: int, norm_cfg: dict) -> nn.Module:
@@ -496,7 +499,7 @@ def _bottleneck(c_out: int, level: int, arch: Mapping[str, Any]) -> tuple[int, i
     if c_out % arch['expansion']:
         raise ValueError(
             f"arch['expansion'] = {arch['expansion']} does not divide the {c_out} channels of a "
-            f'block at stride {4 * 2**level}'
+            f'block at level {level}'
         )
     width = c_out // arch['expansion']
     if arch['group_width'] is None:
@@ -505,24 +508,26 @@ def _bottleneck(c_out: int, level: int, arch: Mapping[str, Any]) -> tuple[int, i
     if width % group_width:
         raise ValueError(
             f"arch['group_width'] = {arch['group_width']} asks for groups of {group_width} "
-            f'channels at stride {4 * 2**level}, which do not divide a bottleneck {width} wide'
+            f'channels at level {level}, which do not divide a bottleneck {width} wide'
         )
     return width, width // group_width
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
 
 
-def _check_out_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    levels = range(stages + 1)
+def _check_out_indices(out_indices: Sequence[int] | None, stages: int) -> tuple[int, ...]:
+    levels = tuple(range(stages + 1))
+    if out_indices is None:
+        return levels
     if not isinstance(out_indices, tuple | list) or not (
         out_indices and list(out_indices) == [i for i in levels if i in out_indices]
     ):
         raise ValueError(
-            f'out_indices must be levels of 0..{stages} (strides 4 to {4 * 2**stages}), rising, '
-            f'got {out_indices}'
+            f'out_indices must be levels of 0..{stages} (the last after {stages} times '
+            f'down-sampling), rising, got {out_indices}'
         )
     return tuple(int(i) for i in out_indices)
 

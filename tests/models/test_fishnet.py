@@ -24,13 +24,7 @@ TINY = dict(
     head=dict(blocks=(1, 1, 2), transfers=(1, 1, 1)),
 )
 TINY_CHANNELS = (40, 104, 200, 264)
-TWO_STAGES = dict(
-    stem=8,
-    tail=dict(channels=(16, 32), blocks=(2, 3)),
-    bridge=dict(blocks=2),
-    body=dict(channels=(32, 24), blocks=(1, 1), transfers=(1, 1)),
-    head=dict(blocks=(1, 2), transfers=(1, 4)),
-)
+TWO_STAGES = ARCHS['fishnet55']
 # What frozen_stages counts, by the beginning of the parameters' names.
 STAGES = (
     'stem.',
@@ -61,10 +55,13 @@ class TestLevels:
     @pytest.mark.parametrize(
         ('arch', 'channels'),
         [
+            ('fishnet55', (32, 80, 112)),
             ('fishnet77', (80, 208, 400, 528)),
             ('fishnet99', (320, 832, 1600, 2112)),
             ('fishnet150', (320, 832, 1600, 2112)),
             ('fishnet201', (320, 832, 1600, 2112)),
+            ('fishnext150', (320, 832, 1600, 2112)),
+            ('fishnext229', (320, 832, 1600, 2112)),
             (TINY, TINY_CHANNELS),
         ],
     )
@@ -452,7 +449,7 @@ class TestArch:
                 assert torch.equal(a, b)
 
     def test_two_stages(self):
-        net = FishNet(TWO_STAGES, out_indices=(0, 1, 2))
+        net = FishNet(TWO_STAGES)
         levels = net(torch.randn(2, 3, 28, 16))
         assert net.out_channels == (32, 80, 112)
         assert [tuple(x.shape) for x in levels] == [
@@ -465,9 +462,31 @@ class TestArch:
         with pytest.raises(ValueError, match=r'16x16.*15x16'):
             net(torch.randn(1, 3, 15, 16))
 
+    def test_small_stem_keeps_the_resolution(self):
+        net = FishNet('fishnet77', stem='small')
+        with torch.no_grad():
+            levels = net(torch.randn(1, 3, 56, 40))
+        assert [level.shape[2:] for level in levels] == [(56, 40), (28, 20), (14, 10), (7, 5)]
+        assert count(net) == count(FishNet('fishnet77'))
+        with pytest.raises(ValueError, match=r'8x8.*7x8'):
+            net(torch.randn(1, 3, 7, 8))
+
+    def test_fishnext229_is_named_as_the_released_networks_are(self):
+        # Three layers a block and 12 more; one more with the residual stem.
+        def blocks(arch):
+            tail, bridge, body, head = (
+                ARCHS[arch][part] for part in ('tail', 'bridge', 'body', 'head')
+            )
+            stages = tail['blocks'] + body['blocks'] + head['blocks']
+            return sum(stages + body['transfers'] + head['transfers']) + bridge['blocks']
+
+        for depth in (99, 150, 201):
+            assert 3 * blocks(f'fishnet{depth}') + 12 == depth
+        assert 3 * blocks('fishnext229') + 13 == 229
+
     @pytest.mark.parametrize('frozen_stages', [7, 8])
     def test_frozen_stages_ends_with_the_head_of_two_stages(self, frozen_stages):
-        options = dict(out_indices=(0, 1, 2), frozen_stages=frozen_stages)
+        options = dict(frozen_stages=frozen_stages)
         if frozen_stages == 8:
             with pytest.raises(ValueError, match=r'frozen_stages.*-1\.\.7, got 8'):
                 FishNet(TWO_STAGES, **options)
@@ -476,7 +495,7 @@ class TestArch:
 
     def test_fishnext150_has_the_parameters_of_its_layout(self):
         with torch.device('meta'):
-            net = FishNet({**ARCHS['fishnet150'], 'group_width': 4, 'expansion': 2})
+            net = FishNet('fishnext150')
             assert count(net) + count(FishNetClsHead()) == 25_738_024
 
     def test_group_width_doubles_with_the_stride(self):
@@ -642,7 +661,7 @@ class TestErrors:
         assert str(out_indices) in str(error.value)
 
     def test_out_indices_of_two_stages(self):
-        with pytest.raises(ValueError, match=r'out_indices.*0\.\.2 \(strides 4 to 16\)'):
+        with pytest.raises(ValueError, match=r'out_indices.*0\.\.2 \(.* after 2 times'):
             FishNet(TWO_STAGES, out_indices=(0, 1, 2, 3))
 
     @pytest.mark.parametrize('frozen_stages', [-2, 11])
@@ -651,25 +670,23 @@ class TestErrors:
             FishNet(TINY, frozen_stages=frozen_stages)
 
     @pytest.mark.parametrize(
-        ('channels', 'stride', 'c_out', 'c_in'),
-        [((48, 48, 32), 32, 48, 64), ((64, 40, 32), 16, 40, 96), ((64, 48, 36), 8, 36, 64)],
+        ('channels', 'level', 'c_out', 'c_in'),
+        [((48, 48, 32), 3, 48, 64), ((64, 40, 32), 2, 40, 96), ((64, 48, 36), 1, 36, 64)],
     )
-    def test_a_reduction_that_does_not_divide(self, channels, stride, c_out, c_in):
-        message = rf"arch\['body'\]\['channels'\].* {c_out} at stride {stride}.* {c_in} channels"
+    def test_a_reduction_that_does_not_divide(self, channels, level, c_out, c_in):
+        message = rf"arch\['body'\]\['channels'\].* {c_out} at level {level}.* {c_in} channels"
         with pytest.raises(ValueError, match=message):
             FishNet({**TINY, 'body': {**TINY['body'], 'channels': channels}})
 
     def test_an_expansion_that_does_not_divide(self):
-        with pytest.raises(ValueError, match=r"arch\['expansion'\] = 3 .* 16 channels .* stride 4"):
+        with pytest.raises(ValueError, match=r"arch\['expansion'\] = 3 .* 16 channels .* level 0"):
             FishNet({**TINY, 'expansion': 3})
 
     def test_a_group_width_that_does_not_divide(self):
         with pytest.raises(ValueError, match=r"arch\['group_width'\] = 3 .* of 3 .* 4 wide"):
             FishNet({**TINY, 'group_width': 3})
         # Here it divides at stride 4 (10 wide) and 8 (26 wide), but not where it has doubled twice.
-        with pytest.raises(
-            ValueError, match=r"arch\['group_width'\] = 2 .* of 8 .* stride 16.* 100"
-        ):
+        with pytest.raises(ValueError, match=r"arch\['group_width'\] = 2 .* of 8 .* level 2.* 100"):
             FishNet({**TINY, 'group_width': 2, 'expansion': 2})
 
     @pytest.mark.parametrize(
@@ -677,7 +694,7 @@ class TestErrors:
         [
             ('down_sample', ('max2', 'max3', 'avg2', 'conv')),
             ('dilation', ('none', 'body', 'body+head')),
-            ('stem', ('conv3x3', 'conv7x7', 'residual')),
+            ('stem', ('conv3x3', 'conv7x7', 'residual', 'small')),
         ],
     )
     def test_an_unknown_choice_lists_the_known_ones(self, option, known):
