@@ -3,7 +3,7 @@ from mmengine.config import Config
 
 from mmfish import config_path
 from mmfish.engine.launch import load_config, run_test, run_train
-from mmfish.errors import UsageError
+from mmfish.errors import CheckpointError, MissingDataError, UsageError
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
 
@@ -20,6 +20,23 @@ def test_cfg_options_have_the_last_word_over_data_root():
     assert cfg.train_dataloader.dataset.data_root == '/b/'
     assert cfg.val_dataloader.dataset.data_root == '/a/'
     assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
+
+
+def test_weights_that_are_not_there_are_named_with_the_ways_out(tmp_path):
+    name = str(tmp_path / 'fishnet99.pth')
+    cfg = load_config(CONFIG, cfg_options={'model.backbone.init_cfg.checkpoint': name})
+    with pytest.raises(CheckpointError, match=r'fishnet99\.pth.*checkpoint=FILE.*init_cfg=None'):
+        run_train(cfg)
+
+
+def test_from_scratch_and_from_a_file_pass_on_to_the_data(tmp_path):
+    file = tmp_path / 'fishnet99.pth'
+    file.touch()
+    for option in ({'init_cfg': None}, {'init_cfg.checkpoint': str(file)}):
+        options = {f'model.backbone.{key}': value for key, value in option.items()}
+        cfg = load_config(CONFIG, data_root=str(tmp_path), cfg_options=options)
+        with pytest.raises(MissingDataError):
+            run_train(cfg)
 
 
 def test_auto_scale_lr_without_a_base_batch_size_is_an_error():
