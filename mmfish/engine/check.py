@@ -1,5 +1,6 @@
 """Whether configs work: each model is built and trained for one step, without data or downloads."""
 
+import copy
 import math
 import os
 import time
@@ -93,7 +94,7 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
     scope = cfg.get('default_scope')
     if scope not in INPUTS:
         raise UsageError(f'default_scope must be one of {", ".join(INPUTS)}, got {scope!r}')
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     for part in _dicts(cfg.model):
         if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
             part.init_cfg = None
