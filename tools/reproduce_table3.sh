@@ -7,7 +7,7 @@
 # Each cell has its folder in work_dirs/. Another call skips what is finished and resumes the rest.
 set -euo pipefail
 
-USAGE="usage: $0 local|slurm PARTITION [arguments of tools/train.py]"
+USAGE="usage: $0 {local | slurm PARTITION} [arguments of tools/train.py]"
 TOOLS=$(dirname "$0")
 PARTITION=
 at_once=1
