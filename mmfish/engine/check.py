@@ -42,7 +42,8 @@ class Checked:
 
 def experiments(folder: Path) -> list[Path]:
     """The configs in a folder that are experiments: all but those in ``_base_`` folders."""
-    return sorted(path for path in folder.rglob('*.py') if '_base_' not in path.parts)
+    files = folder.rglob('*.py')
+    return sorted(file for file in files if '_base_' not in file.relative_to(folder).parts)
 
 
 def check_configs(paths: Sequence[Path], size: int = 128) -> None:
@@ -98,6 +99,9 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
     for part in _dicts(cfg.model):
         if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
             part.init_cfg = None
+    if 'data_preprocessor' in cfg:
+        # Where MMPretrain's configs have it; MMEngine's runner moves it into the model.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     set_random_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(cfg.model)
@@ -131,7 +135,7 @@ def _detection_inputs(cfg: Config, size: int) -> dict[str, Any]:
 def _classification_inputs(cfg: Config, size: int) -> dict[str, Any]:
     channels = cfg.model.backbone.get('in_channels', 3)
     transforms = cfg.train_dataloader.dataset.pipeline
-    pipeline = Compose([step for step in transforms if not step.type.startswith('Load')])
+    pipeline = Compose([step for step in transforms if not str(step.type).startswith('Load')])
     shape = (PICTURE_SIDE, PICTURE_SIDE)
     rng = np.random.default_rng(0)
     # Two images, because BatchNorm cannot normalise one value.

@@ -25,8 +25,8 @@ def test_a_detector_of_table_3_takes_a_step_without_its_weights():
     assert found.seconds > 0
 
 
-def test_a_classifier_takes_a_step_at_the_size_of_its_own_pipeline():
-    cfg = Config(
+def classifier(**data_preprocessor):
+    return Config(
         dict(
             default_scope='mmpretrain',
             model=dict(
@@ -37,8 +37,8 @@ def test_a_classifier_takes_a_step_at_the_size_of_its_own_pipeline():
                     init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'),
                 ),
                 head=dict(type='mmfish.FishNetClsHead', in_channels=528, num_classes=10),
-                data_preprocessor=dict(mean=[0, 0, 0], std=[255, 255, 255], num_classes=10),
             ),
+            data_preprocessor=dict(num_classes=10, **data_preprocessor),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
             train_dataloader=dict(
                 dataset=dict(
@@ -51,7 +51,16 @@ def test_a_classifier_takes_a_step_at_the_size_of_its_own_pipeline():
             ),
         )
     )
-    assert check_config(cfg).loss > 0
+
+
+def test_a_classifier_takes_a_step_at_the_size_of_its_own_pipeline():
+    found = check_config(classifier(mean=[128] * 3, std=[64] * 3))
+    assert 0 < found.loss < 10
+
+
+def test_what_the_data_preprocessor_spoils_is_found():
+    with pytest.raises(UsageError, match='loss of the first step is nan'):
+        check_config(classifier(mean=[128] * 3, std=[0] * 3))
 
 
 def test_one_line_for_each_and_failures_are_counted(tmp_path, capsys):
