@@ -58,7 +58,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         prefixes = dataset.get('data_prefix', {})
         folder = prefixes.get('img')
         # Panoptic annotations list the files of two folders.
-        panoptic = 'seg' in prefixes
+        panoptic = 'Panoptic' in str(dataset.get('type'))
         if not annotations or folder is None or panoptic or '://' in root + annotations:
             continue
         annotations, folder = (os.path.join(root, path) for path in (annotations, folder))
@@ -66,6 +66,10 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
             raise _missing(root, f'there is no {annotations}')
         if not os.path.isdir(folder):
             raise _missing(root, f'there is no {folder}')
+        if prefixes.get('seg') and not os.path.isdir(os.path.join(root, prefixes.seg)):
+            raise _missing(
+                root, f'there is no {os.path.join(root, prefixes.seg)} (segmentation maps)'
+            )
         if not os.path.getsize(annotations):
             raise _missing(root, f'{annotations} is empty')
         listed = _file_names(annotations)

@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.errors import UsageError
+from mmfish.errors import CheckpointError, UsageError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,12 +91,15 @@ def run_train(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
+        CheckpointError: the file that the backbone starts from is not there.
         UsageError: ``auto_scale_lr`` without a base batch size in the config, or ``amp``, a
             launcher or a number of processes that needs GPUs which are not there.
     """
     if amp and not torch.cuda.is_available():
         raise UsageError('--amp needs a GPU, and none was found: train without it')
-    _check_data_once(cfg, ('train', 'val'))
+    if _is_first_rank():
+        _check_weights(cfg)
+        check_data(cfg, ('train', 'val'))
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
@@ -144,7 +147,8 @@ def run_test(
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
-    _check_data_once(cfg, ('test',))
+    if _is_first_rank():
+        check_data(cfg, ('test',))
     cfg.load_from = checkpoint
     if show or show_dir:
         options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
@@ -160,10 +164,21 @@ def run_test(
     return runner.test()
 
 
-def _check_data_once(cfg: Config, splits: tuple[str, ...]) -> None:
-    # One rank of each machine looks; if it gives up, the launcher ends the others.
-    if os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0':
-        check_data(cfg, splits)
+def _is_first_rank() -> bool:
+    # One rank of each machine looks at files; if it gives up, the launcher ends the others.
+    return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
+
+
+def _check_weights(cfg: Config) -> None:
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    if checkpoint and '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise CheckpointError(
+            f'The backbone starts from {checkpoint}, and there is no such file: train that '
+            'classifier first, or name another file with --cfg-options '
+            'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
+            'model.backbone.init_cfg=None'
+        )
 
 
 def _build_runner(cfg: Config) -> Runner:

@@ -70,6 +70,16 @@ def test_an_incomplete_folder_is_counted(tmp_path):
         check_data(config(tmp_path), ('train',))
 
 
+def test_segmentation_maps_are_looked_for(tmp_path):
+    write(tmp_path)
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.dataset.data_prefix.seg = 'stuffthingmaps/train2017/'
+    with pytest.raises(MissingDataError, match=r'no .*stuffthingmaps.*segmentation maps'):
+        check_data(cfg, ('train',))
+    (tmp_path / 'stuffthingmaps/train2017').mkdir(parents=True)
+    check_data(cfg, ('train',))
+
+
 def test_remote_storage_is_left_alone():
     check_data(config('s3://bucket/coco/'), ('train',))
 

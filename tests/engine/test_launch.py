@@ -1,9 +1,11 @@
+import argparse
+
 import pytest
 from mmengine.config import Config
 
 from mmfish import config_path
-from mmfish.engine.launch import load_config, run_test, run_train
-from mmfish.errors import UsageError
+from mmfish.engine.launch import add_run_arguments, load_config, run_test, run_train
+from mmfish.errors import CheckpointError, MissingDataError, UsageError
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
 
@@ -20,6 +22,28 @@ def test_cfg_options_have_the_last_word_over_data_root():
     assert cfg.train_dataloader.dataset.data_root == '/b/'
     assert cfg.val_dataloader.dataset.data_root == '/a/'
     assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
+
+
+def test_weights_that_are_not_there_are_named_with_the_ways_out(tmp_path):
+    name = str(tmp_path / 'fishnet99.pth')
+    cfg = load_config(CONFIG, cfg_options={'model.backbone.init_cfg.checkpoint': name})
+    with pytest.raises(CheckpointError, match=r'fishnet99\.pth.*checkpoint=FILE.*init_cfg=None'):
+        run_train(cfg)
+
+
+@pytest.mark.parametrize('option', ['init_cfg=None', 'init_cfg.checkpoint={}'])
+def test_from_scratch_or_from_a_file_the_run_gets_as_far_as_the_data(option, tmp_path):
+    file = tmp_path / 'fishnet150.pth'
+    file.touch()
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    option = f'model.backbone.{option.format(file)}'
+    args = parser.parse_args(['--data-root', str(tmp_path), '--cfg-options', option])
+    cfg = load_config(CONFIG, data_root=args.data_root, cfg_options=args.cfg_options)
+    expected = None if option.endswith('None') else dict(type='Pretrained', checkpoint=str(file))
+    assert cfg.model.backbone.init_cfg == expected
+    with pytest.raises(MissingDataError):
+        run_train(cfg)
 
 
 def test_auto_scale_lr_without_a_base_batch_size_is_an_error():
