@@ -1,11 +1,14 @@
 """Parameters and multiply-adds of our architectures, of MMPretrain's models and of any config."""
 
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mmpretrain
 import torch
+from mmdet.models import BaseDetector
 from mmdet.structures import DetDataSample
 from mmengine.analysis import FlopAnalyzer
 from mmengine.analysis.jit_handles import elementwise_flop_counter
@@ -85,7 +88,7 @@ def complexity(model: nn.Module, shape: tuple[int, ...] = (224, 224)) -> Complex
     ReLU and pooling, which it leaves out, are counted here as one for each element.
 
     Args:
-        model: whose ``forward`` takes images, or images and data samples as in MMDetection.
+        model: a classifier, backbone or detector.
         shape: (height, width) of the image in pixels.
 
     Returns:
@@ -95,11 +98,13 @@ def complexity(model: nn.Module, shape: tuple[int, ...] = (224, 224)) -> Complex
         UsageError: the model cannot take an image of that size.
     """
     model = revert_sync_batchnorm(model).eval()
-    inputs = [torch.zeros(1, 3, *shape)]
-    if hasattr(model, 'bbox_head') or hasattr(model, 'rpn_head') or hasattr(model, 'roi_head'):
+    if isinstance(model, BaseDetector):
         size = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
-        inputs.append([DetDataSample(metainfo=dict(scale_factor=(1.0, 1.0), **size))])
-    counter = FlopAnalyzer(model, tuple(inputs))
+        sample = DetDataSample(metainfo=dict(scale_factor=(1.0, 1.0), **size))
+        # Not as an input: tracing takes tensors alone.
+        model = copy(model)
+        model.forward = partial(model.forward, data_samples=[sample])
+    counter = FlopAnalyzer(model, torch.zeros(1, 3, *shape))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.tracer_warnings('none')
     one_for_each = elementwise_flop_counter(1, 0)

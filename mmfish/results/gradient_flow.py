@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mmfish.results.complexity import build_classifier
 
 NETWORKS = {
-    'FishNet-150': 'fishnet150',
-    'ResNet-50': 'resnet50_8xb32_in1k',
-    'DenseNet-121': 'densenet121_3rdparty_in1k',
+    'FishNet-150': dict(name='fishnet150'),
+    # With MMPretrain's default, residual branches begin at zero, and so do their gradients.
+    'ResNet-50': dict(name='resnet50_8xb32_in1k', zero_init_residual=False),
+    'DenseNet-121': dict(name='densenet121_3rdparty_in1k'),
 }
 INK, PALE = '#222222', '#777777'
 
@@ -84,9 +85,9 @@ def gradient_flow(
     images, labels = synthetic_images(batch_size * (steps + 1), seed=seed)
     *batches, last = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     norms = {}
-    for title, name in NETWORKS.items():
+    for title, network in NETWORKS.items():
         torch.manual_seed(seed)
-        model = build_classifier(name)
+        model = build_classifier(**network)
         _init_quietly(model)
         model.train()
         before = gradient_norms(model, *last)

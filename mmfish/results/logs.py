@@ -17,7 +17,7 @@ class Run:
         name: of its config, and so of its work folder.
         metrics: of its last evaluation, by MMEngine's names; empty if there was none.
         state: in words: 'not run', 'epoch 12 of 32', 'weights from elsewhere: x.pth', ...
-        finished: whether the metrics are those of the end of the schedule.
+        finished: whether the metrics are those of the end of its own schedule.
     """
 
     name: str
@@ -60,7 +60,7 @@ def read_run(work_dir: Path) -> Run:
     if not metrics and not training:
         return Run(work_dir.name)
     if foreign is not None:
-        return Run(work_dir.name, metrics, f'weights from elsewhere: {foreign}', True)
+        return Run(work_dir.name, metrics, f'weights from elsewhere: {foreign}')
     folders = sorted(path.parents[1] for path in work_dir.glob('*/vis_data/config.py'))
     schedule = _config(folders[-1]).get('train_cfg') or {} if folders else {}
     unit = 'iteration' if 'max_iters' in schedule else 'epoch'

@@ -42,7 +42,7 @@ def bytes_held_for_backward(model: nn.Module, *inputs: Any) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             saved[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that a node saved would keep the node alive
 
     with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = model(*inputs)
@@ -63,9 +63,8 @@ def training_memory(name: str, batch_size: int = 32, size: int = 224, **options:
     Returns:
         What `bytes_held_for_backward` returns.
     """
-    with torch.device('meta'):
-        model = build_classifier(name, **options).train()
-        return bytes_held_for_backward(model, torch.empty(batch_size, 3, size, size))
+    model = build_classifier(name, **options).to('meta').train()
+    return bytes_held_for_backward(model, torch.empty(batch_size, 3, size, size, device='meta'))
 
 
 def memory_table(batch_size: int = 32, size: int = 224) -> str:

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -77,14 +76,14 @@ class Cell:
         Args:
             bold: what to put around a measured number that is off.
         """
-        published = 'none' if self.published is None else f'{self.published:.{self.digits}f}'
-        if self.measured is None:
-            return f'{self.state or "no config"} ({published})'
-        mark = bold if self.off else ''
-        measured = f'{mark}{self.measured:.{self.digits}f}{mark}' + '*' * (not self.finished)
-        if self.off:
-            return f'{measured} ({published}, {self.difference:+.{self.digits}f})'
-        return f'{measured} ({published})'
+        brackets = [] if self.published is None else [str(self.published)]
+        words = [self.state] if self.state else []
+        if self.measured is not None:
+            mark = bold if self.off else ''
+            measured = f'{mark}{self.measured:.{self.digits}f}{mark}'
+            words = [measured + '*' * (not self.finished)]
+            brackets += [f'{self.difference:+.{self.digits}f}'] if self.off else []
+        return ' '.join(words + ([f'({", ".join(brackets)})'] if brackets else []))
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def to_markdown(tables: Iterable[Table]) -> str:
     """Tables in Markdown, with the state of their runs below each."""
     parts = [
         'Measured (published). **Bold** with the difference: more than '
-        f'{TOLERANCE} points away. *: the run is not finished.'
+        f'{TOLERANCE} points away. *: not of a finished run, see its state.'
     ]
     for table in tables:
         lines = [
@@ -191,7 +190,7 @@ def draw(tables: list[Table], out: Path) -> Path:
         x = 3 + 2.4 * number
         axes.add_patch(Rectangle((x, 0.24), 0.24, 0.22, facecolor=COLOURS[colour]))
         write(x + 0.35, 0.35, text)
-    write(10.2, 0.35, '* the run is not finished', color=PALE)
+    write(10.2, 0.35, '* not of a finished run', color=PALE)
 
     y = 0.7
     for table in tables:
@@ -257,7 +256,7 @@ def write_paper_tables(work_dirs: Path, out: Path) -> str:
 def _table(name: str, data: dict[str, Any], work_dirs: Path) -> Table:
     runs: list[Run] = []
     rows = {}
-    notes = [data['note']] if 'note' in data else []
+    sources: dict[str, list[str]] = {}
     for row in data['rows']:
         row_runs = [read_run(work_dirs / run) for run in row['runs']]
         runs += [run for run in row_runs if run not in runs]
@@ -266,7 +265,9 @@ def _table(name: str, data: dict[str, Any], work_dirs: Path) -> Table:
             for column, published in zip(data['columns'], row['published'], strict=True)
         ]
         if 'source' in row:
-            notes.append(f'{row["name"]}: {row["source"]}.')
+            sources.setdefault(row['source'], []).append(row['name'])
+    notes = [data['note']] if 'note' in data else []
+    notes += [f'{", ".join(names)}: {source}.' for source, names in sources.items()]
     columns = [
         f'{column["group"]}, {column["name"]}' if 'group' in column else column['name']
         for column in data['columns']
@@ -304,8 +305,7 @@ def _key(model: dict[str, Any]) -> str:
 
 @cache
 def _parameters(model: str) -> int:
-    with torch.device('meta'):
-        return parameter_count(build_classifier(**json.loads(model)))
+    return parameter_count(build_classifier(**json.loads(model)))
 
 
 @cache
