@@ -180,5 +180,5 @@ def _part(name: str) -> str:
     block = re.match(r'backbone\.(?:stages|transitions)\.(\d)', name)
     if block:
         return f'block {int(block[1]) + 1}'
-    part = name.removeprefix('backbone.').split('.')[0] if name.startswith('backbone.') else 'score'
-    return re.sub(r'layer(\d)', r'stage \1', part)
+    owner, part, *_ = name.split('.')
+    return re.sub(r'layer(\d)', r'stage \1', part if owner == 'backbone' else 'score')
