@@ -37,9 +37,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 # How MMPretrain's own tools set its data loaders.
-loader = dict(
-    pin_memory=True, persistent_workers=True, collate_fn=dict(type='default_collate')
-)
+loader = dict(pin_memory=True, persistent_workers=True, collate_fn=dict(type='default_collate'))
 train_dataloader = dict(**loader, dataset=dict(pipeline=train_pipeline))
 val_dataloader = loader
 test_dataloader = loader

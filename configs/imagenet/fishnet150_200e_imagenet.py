@@ -1,12 +1,10 @@
-# The released weights have 79.35 top-1, 94.75 top-5. The smoothing's 0.1 is the usual value, and
-# that the rate falls to 0 from epoch to epoch, without warm-up, is our choice: neither is published.
+# The released weights have 79.35 top-1, 94.75 top-5. Not published, and our choice: the smoothing's
+# 0.1, and that the rate falls from epoch to epoch, to 0, without warm-up.
 _base_ = '../_base_/fishnet_imagenet.py'
 
 model = dict(
     head=dict(
-        loss=dict(
-            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original', loss_weight=1.0
-        )
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original', loss_weight=1.0)
     )
 )
 

@@ -112,7 +112,7 @@ def test_with_a_feat_size_the_head_is_a_dense_layer_over_the_flattened_map():
 
 def test_a_level_of_another_size_than_feat_size_is_an_error():
     head = FishNetClsHead(num_classes=5, in_channels=8, feat_size=3)
-    with pytest.raises(ValueError, match='last level of 3x3 .* got 3x4'):
+    with pytest.raises(ValueError, match=r'last level of 3x3 .* got 3x4'):
         head((torch.randn(2, 8, 3, 4),))
 
 
