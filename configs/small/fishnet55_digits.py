@@ -20,7 +20,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-max_epochs = 20
+max_epochs = 15
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = [
@@ -29,4 +29,5 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))
+custom_hooks = [dict(type='mmfish.CPUThreadsHook', threads=1)]
 randomness = dict(seed=0)

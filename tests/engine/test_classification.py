@@ -3,7 +3,6 @@
 import pickle
 
 import pytest
-import torch
 from mmengine.registry import DefaultScope
 
 from mmfish import config_path
@@ -11,7 +10,7 @@ from mmfish.engine.launch import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
 CONFIG = config_path('small/fishnet55_digits.py')
-# 46 iterations instead of 460; the rate falls to nothing at their end.
+# 46 iterations instead of 345; the rate falls to nothing at their end.
 SHORT = {
     'train_cfg.max_epochs': 2,
     'train_cfg.val_interval': 2,
@@ -21,13 +20,10 @@ SHORT = {
 
 
 @pytest.fixture(autouse=True, scope='module')
-def _scope_and_threads():
-    """A runner leaves its scope behind; several threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _scope():
+    """A runner leaves its scope behind."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='module')
