@@ -20,7 +20,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-max_epochs = 15
+max_epochs = 20
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = [
@@ -28,6 +28,10 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', begin=1, end=max_epochs, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=5),
+    visualization=dict(rescale_factor=16),
+)
 custom_hooks = [dict(type='mmfish.CPUThreadsHook', threads=1)]
 randomness = dict(seed=0)

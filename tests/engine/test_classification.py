@@ -10,7 +10,7 @@ from mmfish.engine.launch import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
 CONFIG = config_path('small/fishnet55_digits.py')
-# 46 iterations instead of 345; the rate falls to nothing at their end.
+# 46 iterations instead of 460; the rate falls to nothing at their end.
 SHORT = {
     'train_cfg.max_epochs': 2,
     'train_cfg.val_interval': 2,
