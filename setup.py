@@ -69,5 +69,7 @@ setup(
     include_package_data=True,
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'weights', 'dev')},
+    extras_require={
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'weights', 'digits', 'dev')
+    },
 )

@@ -1,5 +1,6 @@
-"""Hooks that the paper's recipe needs and MMEngine does not have."""
+"""Hooks that our configs need and MMEngine does not have."""
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -26,3 +27,27 @@ class StopGradClipHook(Hook):
         if runner.epoch >= self.epoch and wrapper.clip_grad_kwargs:
             wrapper.clip_grad_kwargs = None
             runner.logger.info(f'Gradient clipping ends after {self.epoch} epochs.')
+
+
+@HOOKS.register_module()
+class CPUThreadsHook(Hook):
+    """Limit the threads that PyTorch computes with while a run lasts.
+
+    Small networks gain little from more threads, and lose much where cores are busy: each operation
+    waits for the last of its threads.
+
+    Args:
+        threads: number of threads of an operation on the CPU.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def before_run(self, runner: Runner) -> None:
+        """Set the limit."""
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+
+    def after_run(self, runner: Runner) -> None:
+        """Leave the process as it was."""
+        torch.set_num_threads(self.before)

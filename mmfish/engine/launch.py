@@ -22,7 +22,7 @@ from mmfish.errors import CheckpointError, UsageError
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share: MMDetection's own, and ``--data-root``."""
     parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
-    parser.add_argument('--data-root', help='folder of the data set, in the layout of COCO')
+    parser.add_argument('--data-root', help="folder of the data set, instead of the config's own")
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -134,16 +134,18 @@ def run_test(
         checkpoint: path of the checkpoint.
         out: a ``.pkl`` file for the predictions.
         show: show each prediction in a window.
-        show_dir: a folder for pictures of the predictions.
+        show_dir: a folder for pictures of the predictions; of detectors it lies inside the work
+            directory.
         wait_time: seconds for which ``show`` shows each.
         tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say.
 
     Returns:
-        The metrics, as MMDetection names them.
+        The metrics, as the config's evaluator names them.
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
-        UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta``.
+        UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta`` or no
+            visualization hook for ``show`` and ``show_dir``.
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
@@ -151,8 +153,7 @@ def run_test(
         check_data(cfg, ('test',))
     cfg.load_from = checkpoint
     if show or show_dir:
-        options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
-        cfg = trigger_visualization_hook(cfg, options)
+        _visualize(cfg, show, show_dir, wait_time)
     if tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise UsageError('--tta needs tta_model and tta_pipeline in the config')
@@ -162,6 +163,22 @@ def run_test(
     if out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
     return runner.test()
+
+
+def _visualize(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Switch on the hook that draws, whose settings differ between MMPretrain and MMDetection."""
+    if 'visualization' not in cfg.get('default_hooks', {}):
+        raise UsageError(
+            "--show and --show-dir need default_hooks=dict(visualization=dict(type='...')) in the "
+            'config: the hook that draws predictions'
+        )
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg.default_hooks.visualization.update(
+            enable=True, interval=1, show=show, out_dir=show_dir, wait_time=wait_time
+        )
+    else:
+        options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
+        trigger_visualization_hook(cfg, options)
 
 
 def _is_first_rank() -> bool:

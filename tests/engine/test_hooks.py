@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmfish.engine import StopGradClipHook
+from mmfish.engine import CPUThreadsHook, StopGradClipHook
 
 
 class Steep(BaseModel):
@@ -32,7 +32,7 @@ class StepSizes(Hook):
         self.sizes.append(self.before - runner.model.weight.item())
 
 
-def run(work_dir, epochs, **kwargs):
+def run(work_dir, epochs, hooks=(), **kwargs):
     sizes = StepSizes()
     # A runner leaves its scope behind, which later tests would build their modules in.
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -43,7 +43,7 @@ def run(work_dir, epochs, **kwargs):
             train_cfg=dict(by_epoch=True, max_epochs=epochs),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
             default_hooks=dict(logger=None),
-            custom_hooks=[StopGradClipHook(epoch=2), sizes],
+            custom_hooks=[StopGradClipHook(epoch=2), sizes, *hooks],
             experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
             **kwargs,
         )
@@ -59,3 +59,19 @@ def test_a_run_resumed_after_the_second_epoch_does_not_clip(tmp_path):
     run(tmp_path, epochs=2)
     sizes = run(tmp_path, epochs=3, resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
     assert sizes == pytest.approx([1000] * 2)
+
+
+class Threads(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen = torch.get_num_threads()
+
+
+def test_threads_are_limited_while_a_run_lasts(tmp_path):
+    before = torch.get_num_threads()
+    threads = Threads()
+    try:
+        torch.set_num_threads(3)
+        run(tmp_path, epochs=1, hooks=[CPUThreadsHook(threads=2), threads])
+        assert (threads.seen, torch.get_num_threads()) == (2, 3)
+    finally:
+        torch.set_num_threads(before)

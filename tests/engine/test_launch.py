@@ -59,3 +59,8 @@ def test_out_must_name_a_pickle():
 def test_tta_without_its_settings_is_an_error():
     with pytest.raises(UsageError, match='tta_model'):
         run_test(Config(dict(launcher='none')), 'checkpoint.pth', tta=True)
+
+
+def test_showing_predictions_without_the_hook_for_it_is_an_error():
+    with pytest.raises(UsageError, match='default_hooks'):
+        run_test(Config(dict(launcher='none')), 'checkpoint.pth', show_dir='pictures')
