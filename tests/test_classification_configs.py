@@ -36,6 +36,10 @@ DIFFERENCES = {
     'imagenet/fishnet150_imagenet.py': {},
     'imagenet/fishnet201_imagenet.py': {'model.backbone.arch': 'fishnet201'},
     'imagenet/fishnext150_imagenet.py': {'model.backbone.arch': 'fishnext150'},
+    'imagenet/fishnext229_imagenet.py': {
+        'model.backbone.arch': 'fishnext229',
+        'model.backbone.stem': 'residual',
+    },
     'imagenet/fishnet150_200e_imagenet.py': COSINE,
     'imagenet/fishnet201_200e_imagenet.py': {'model.backbone.arch': 'fishnet201', **COSINE},
     'imagenet/fishnet150_down-max3_imagenet.py': {'model.backbone.down_sample': 'max3'},

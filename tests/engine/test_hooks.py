@@ -2,7 +2,6 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,20 +33,18 @@ class StepSizes(Hook):
 
 def run(work_dir, epochs, hooks=(), **kwargs):
     sizes = StepSizes()
-    # A runner leaves its scope behind, which later tests would build their modules in.
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        runner = Runner(
-            model=Steep(),
-            work_dir=str(work_dir),
-            train_dataloader=DataLoader(TensorDataset(torch.zeros(2, 1))),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
-            default_hooks=dict(logger=None),
-            custom_hooks=[StopGradClipHook(epoch=2), sizes, *hooks],
-            experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
-            **kwargs,
-        )
-        runner.train()
+    runner = Runner(
+        model=Steep(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(TensorDataset(torch.zeros(2, 1))),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
+        default_hooks=dict(logger=None),
+        custom_hooks=[StopGradClipHook(epoch=2), sizes, *hooks],
+        experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
+        **kwargs,
+    )
+    runner.train()
     return sizes.sizes
 
 

@@ -9,6 +9,8 @@ import pytest
 from matplotlib.image import imread
 from mmengine.config import Config
 
+from mmfish.configs import config_folder
+from mmfish.engine.check import experiments
 from mmfish.results.logs import read_run
 from mmfish.results.published import load_published
 from mmfish.results.tables import (
@@ -22,6 +24,18 @@ from mmfish.results.tables import (
 )
 
 MASK, BOX = 'mask_rcnn_fishnet150_fpn_coco', 'faster_rcnn_fishnet150_fpn_coco'
+
+
+def test_every_run_of_ours_has_a_config():
+    ours = {path.stem for path in experiments(config_folder())}
+    runs = {
+        run
+        for table in load_published()['tables'].values()
+        for row in table['rows']
+        for run in row['runs']
+    }
+    # The others are MMPretrain's.
+    assert {run for run in runs if '_in1k' not in run} <= ours
 
 
 def coco(ap: float, kinds=('bbox', 'segm')) -> dict[str, float]:
