@@ -1,6 +1,5 @@
 import hashlib
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -34,12 +33,13 @@ def assert_equal(found, expected):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_the_tool_writes_weights_and_where_they_come_from(released, classifier, tmp_path):
+def test_the_tool_writes_weights_and_where_they_come_from(
+    released, classifier, tmp_path, monkeypatch, capsys
+):
     target = tmp_path / 'ours.pth'
-    command = [sys.executable, TOOL, released, target]
-    process = subprocess.run(command, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert f'{target}: fishnet99 from {released}' in process.stdout
+    monkeypatch.setattr('sys.argv', [str(TOOL), str(released), str(target)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    assert f'{target}: fishnet99 from {released}' in capsys.readouterr().out
     content = torch.load(target, weights_only=True)
     assert content.keys() == {'meta', 'state_dict'}
     assert content['meta'] == dict(
