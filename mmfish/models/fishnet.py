@@ -30,6 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmfish.models.archs import resolve_arch
+from mmfish.models.pooling import MaxPool2d
 from mmfish.registry import MODELS
 
 DOWN_SAMPLE = ('max2', 'max3', 'avg2', 'conv')
@@ -475,7 +476,7 @@ def _stem(kind: str, in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequ
 
         layers = [ResLayer(BasicBlock, 2, in_channels, c, stride=2, norm_cfg=norm_cfg)]
     if kind != 'small':
-        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        layers.append(MaxPool2d(3, stride=2, padding=1))
     return nn.Sequential(*layers)
 
 
@@ -488,8 +489,8 @@ def _down_sample(kind: str, channels: int, norm_cfg: dict) -> nn.Module:
             nn.Conv2d(channels, channels, 1, stride=2, bias=False),
         )
     return {
-        'max2': partial(nn.MaxPool2d, 2, stride=2),
-        'max3': partial(nn.MaxPool2d, 3, stride=2, padding=1),
+        'max2': partial(MaxPool2d, 2, stride=2),
+        'max3': partial(MaxPool2d, 3, stride=2, padding=1),
         'avg2': partial(nn.AvgPool2d, 2, stride=2),
     }[kind]()
 
