@@ -46,9 +46,14 @@ def reduce_channels(x: Tensor, k: int) -> Tensor:
         k: divides C.
 
     Returns:
-        (N, C / k, H, W); `x` itself for k = 1.
+        (N, C / k, H, W), in the layout of `x`; `x` itself for k = 1.
     """
-    return x if k == 1 else x.unflatten(1, (-1, k)).sum(2)
+    if k == 1:
+        return x
+    if x.is_contiguous():
+        return x.unflatten(1, (-1, k)).sum(2)
+    # In channels-last the channels have to come last, or sum and gradient change the layout.
+    return x.movedim(1, -1).unflatten(-1, (-1, k)).sum(-1).movedim(-1, 1)
 
 
 class Bottleneck(BaseModule):

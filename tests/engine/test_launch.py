@@ -35,3 +35,9 @@ def test_out_must_name_a_pickle():
 def test_tta_without_its_settings_is_an_error():
     with pytest.raises(UsageError, match='tta_model'):
         run_test(Config(dict(launcher='none')), 'checkpoint.pth', tta=True)
+
+
+def test_channels_last_comes_after_the_hooks_of_the_config():
+    hooks = load_config(CONFIG, channels_last=True).custom_hooks
+    assert hooks[:-1] == load_config(CONFIG).custom_hooks
+    assert hooks[-1] == dict(type='mmfish.ChannelsLastHook')
