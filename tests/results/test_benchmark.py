@@ -63,7 +63,7 @@ def test_convolutions_run_alone_at_the_same_shapes_and_layout(training):
     [
         ('backbone', 'inference', 'fishnet77', 32),
         ('backbone', 'training', 'fishnet77', 32),
-        ('classifier', 'training', 'fishnet77', 32),
+        ('classifier', 'training', 'fishnet77', 64),
         ('detector', 'inference', 'fishnet77', 64),
         ('detector', 'training', 'fishnet77', 64),
     ],
