@@ -833,14 +833,11 @@ class TestReduceChannels:
 
 class TestBottleneck:
     @pytest.mark.parametrize('training', [True, False])
-    @pytest.mark.parametrize('with_cp', [True, False])
     @pytest.mark.parametrize(
         ('c_in', 'c_out', 'reduce'), [(12, 12, False), (12, 8, False), (12, 6, True)]
     )
     @pytest.mark.parametrize(('groups', 'dilation'), [(1, 1), (2, 1), (1, 3)])
-    def test_is_a_pre_activation_bottleneck(
-        self, training, with_cp, c_in, c_out, reduce, groups, dilation
-    ):
+    def test_is_a_pre_activation_bottleneck(self, training, c_in, c_out, reduce, groups, dilation):
         block = Bottleneck(
             c_in,
             c_out,
@@ -849,7 +846,6 @@ class TestBottleneck:
             dilation=dilation,
             reduce=reduce,
             norm_cfg=dict(type='BN'),
-            with_cp=with_cp,
         )
         with_statistics(block).train(training)
         reference = copy.deepcopy(block)
