@@ -1,5 +1,5 @@
 """Hooks, and how a run is started."""
 
-from mmfish.engine.hooks import CPUThreadsHook, StopGradClipHook
+from mmfish.engine.hooks import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
 
-__all__ = ['CPUThreadsHook', 'StopGradClipHook']
+__all__ = ['CPUThreadsHook', 'ChannelsLastHook', 'FuseHook', 'StopGradClipHook']

@@ -30,6 +30,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=2 key="[a,b]"',
     )
+    parser.add_argument(
+        '--channels-last', action='store_true', help='lay features out as NHWC: faster convolutions'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes it, torchrun does not.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
@@ -49,6 +52,7 @@ def load_config(
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
+    channels_last: bool = False,
     launcher: str = 'none',
 ) -> Config:
     """Read a config and apply the options that training and testing share.
@@ -59,6 +63,7 @@ def load_config(
             ``work_dirs/<name of the config>``.
         data_root: a folder in the layout of the config's data set, instead of the config's own.
         cfg_options: further settings, by dotted names.
+        channels_last: lay the features of the whole model out as NHWC.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
@@ -69,6 +74,8 @@ def load_config(
         set_data_root(cfg, data_root)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
+    if channels_last:
+        _add_hook(cfg, 'mmfish.ChannelsLastHook')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
     return cfg
@@ -126,6 +133,7 @@ def run_test(
     show_dir: str | None = None,
     wait_time: float = 2,
     tta: bool = False,
+    fuse_conv_bn: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint as a config says.
 
@@ -138,6 +146,7 @@ def run_test(
             directory.
         wait_time: seconds for which ``show`` shows each.
         tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say.
+        fuse_conv_bn: fold normalisation into the convolutions (`mmfish.fuse`).
 
     Returns:
         The metrics, as the config's evaluator names them.
@@ -159,6 +168,8 @@ def run_test(
             raise UsageError('--tta needs tta_model and tta_pipeline in the config')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    if fuse_conv_bn:
+        _add_hook(cfg, 'mmfish.FuseHook')
     runner = _build_runner(cfg)
     if out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
@@ -196,6 +207,10 @@ def _check_weights(cfg: Config) -> None:
             'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )
+
+
+def _add_hook(cfg: Config, name: str) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
 
 
 def _build_runner(cfg: Config) -> Runner:

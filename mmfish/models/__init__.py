@@ -3,5 +3,6 @@
 from mmfish.models.archs import ARCHS
 from mmfish.models.cls_head import FishNetClsHead
 from mmfish.models.fishnet import FishNet
+from mmfish.models.norm import FrozenBN
 
-__all__ = ['ARCHS', 'FishNet', 'FishNetClsHead']
+__all__ = ['ARCHS', 'FishNet', 'FishNetClsHead', 'FrozenBN']

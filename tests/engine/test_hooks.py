@@ -1,12 +1,13 @@
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmfish.engine import CPUThreadsHook, StopGradClipHook
+from mmfish.engine import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
 
 
 class Steep(BaseModel):
@@ -72,3 +73,61 @@ def test_threads_are_limited_while_a_run_lasts(tmp_path):
         assert (threads.seen, torch.get_num_threads()) == (2, 3)
     finally:
         torch.set_num_threads(before)
+
+
+class Layers(BaseModel):
+    """A convolution with BatchNorm that predicts the sums of its outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+
+    def forward(self, images, mode='tensor'):
+        self.features = self.bn(self.conv(images))
+        return [self.features.sum()]
+
+
+class Sum(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.append(data_samples[0].item())
+
+    def compute_metrics(self, results):
+        return dict(sum=sum(results))
+
+
+class Models(Hook):
+    """Remembers what is run."""
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.model = runner.model
+        self.features = runner.model.features
+
+
+def run_test(work_dir, model, *hooks):
+    runner = Runner(
+        model=model,
+        work_dir=str(work_dir),
+        test_dataloader=DataLoader(TensorDataset(torch.arange(2 * 64.0).view(2, 1, 8, 8))),
+        test_cfg=dict(),
+        test_evaluator=Sum(),
+        default_hooks=dict(logger=None),
+        custom_hooks=list(hooks),
+        experiment_name=f'{work_dir.name}-{len(hooks)}',
+    )
+    return runner.test()['sum'], runner.model
+
+
+def test_channels_last_and_fuse_change_how_a_model_is_tested_and_nothing_else(tmp_path):
+    model = Layers()
+    model.bn.running_var.fill_(3)
+    plain, fast = Models(), Models()
+    expected, _ = run_test(tmp_path, model, plain)
+    found, after = run_test(tmp_path, model, fast, FuseHook(), ChannelsLastHook())
+
+    assert plain.features.is_contiguous()
+    assert fast.features.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(plain.model.bn, nn.BatchNorm2d)
+    assert isinstance(fast.model.bn, nn.Identity)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert after is model

@@ -64,3 +64,9 @@ def test_tta_without_its_settings_is_an_error():
 def test_showing_predictions_without_the_hook_for_it_is_an_error():
     with pytest.raises(UsageError, match='default_hooks'):
         run_test(Config(dict(launcher='none')), 'checkpoint.pth', show_dir='pictures')
+
+
+def test_channels_last_comes_after_the_hooks_of_the_config():
+    hooks = load_config(CONFIG, channels_last=True).custom_hooks
+    assert hooks[:-1] == load_config(CONFIG).custom_hooks
+    assert hooks[-1] == dict(type='mmfish.ChannelsLastHook')
