@@ -26,6 +26,7 @@ from mmfish.checkpoints import from_pytorchcv
 from mmfish.errors import UsageError
 from mmfish.fusion import fuse
 from mmfish.registry import MODELS
+from mmfish.results.memory import bytes_held_for_backward
 
 KINDS = ('backbone', 'detector', 'classifier')
 STEPS = ('inference', 'training')
@@ -154,31 +155,6 @@ def benchmark(
             if not names or name in names
         ]
         return _measure(contestants, step == 'training', rounds, torch.device(device))
-
-
-def bytes_held(model: nn.Module, forward: Callable[[], Any]) -> int:
-    """What autograd keeps of a forward pass for the backward pass, in bytes.
-
-    Each storage counts once, and those of parameters and buffers do not.
-
-    Args:
-        model: whose parameters and buffers are left out.
-        forward: runs it, with gradients.
-    """
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = forward()
-    total = sum(kept.values())
-    del outputs  # until here: storages that are given back would be used again
-    return total
 
 
 def convolutions(
@@ -440,7 +416,7 @@ def _measure(
         alone = [convolutions(c.model, c.forward, training) for c in contestants]
         for i, c in enumerate(contestants):
             if training:
-                held[i] = bytes_held(c.model, c.forward)
+                held[i] = bytes_held_for_backward(c.model, forward=c.forward)
         for number in range(rounds + 1):
             for i, c in enumerate(contestants):
                 step, peaks[i] = _timed(partial(_step, c, training), device)

@@ -5,11 +5,9 @@ import torch
 from torch import nn
 
 from mmfish.errors import UsageError
-from mmfish.models import FishNet
 from mmfish.results.benchmark import (
     Measurement,
     benchmark,
-    bytes_held,
     convolutions,
     plot,
     save_json,
@@ -20,21 +18,6 @@ RUN = [
     Measurement('A', 2.0, 1.0, 3 * 10**9, 2**21, None, [1.0, 2.0, 3.0]),
     Measurement('FishNet B', 1.0, 0.8, 2 * 10**9, 2**20, None, [1.0]),
 ]
-
-
-def test_bytes_held_counts_storages_once_and_no_weights():
-    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1, bias=False))
-    x = torch.randn(1, 1, 8, 8)
-    # The input, and the ReLU's output that is the second convolution's input as well.
-    assert bytes_held(net, lambda: net(x)) == x.nbytes + 2 * x.nbytes
-
-
-def test_a_fishnet_with_frozen_bn_holds_far_less():
-    images = torch.randn(1, 3, 128, 128)
-    plain = FishNet('fishnet77', norm_eval=True).train()
-    lean = FishNet('fishnet77', norm_cfg=dict(type='FrozenBN')).train()
-    held = [bytes_held(net, lambda net=net: net(images)) for net in (plain, lean)]
-    assert held[1] < 0.6 * held[0]
 
 
 @pytest.mark.parametrize('training', [True, False])
