@@ -208,10 +208,10 @@ def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
             'and plain data, which could run code: expected what torch.save makes of a state dict'
         ) from error
     except Exception as error:  # whatever a damaged or a made-up file leads the reader to
-        reason = str(error).strip().partition('\n')[0] or type(error).__name__
+        reason = str(error).strip().partition('\n')[0] if isinstance(error, RuntimeError) else ''
         raise CheckpointError(
-            f'{checkpoint} cannot be read as a checkpoint ({reason}): it is damaged or something '
-            'else; expected what torch.save makes of a state dict'
+            f'{checkpoint} cannot be read as a checkpoint: it is damaged or something else '
+            f'({reason or type(error).__name__}); expected what torch.save makes of a state dict'
         ) from error
 
 

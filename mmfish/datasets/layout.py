@@ -186,6 +186,4 @@ def _file_names(annotations: str) -> list[str]:
     try:
         return [json.loads(name) for name in names]
     except ValueError as error:
-        raise DataError(
-            f'{annotations} is no JSON: a file_name cannot be read ({error})'
-        ) from error
+        raise DataError(f'{annotations} is no JSON: a file_name is broken ({error})') from error

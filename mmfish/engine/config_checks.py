@@ -1,4 +1,4 @@
-"""What can be said about a config before a run, without data: its version, and channels that fit."""
+"""What can be said about a config without data: its version, and channels that fit."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -89,10 +89,11 @@ def _check_channels(cfg: Config) -> None:
         expected = neck.get('in_channels')
         if isinstance(expected, list | tuple):
             if tuple(expected) != channels:
+                arch = fish.arch if isinstance(fish.arch, str) else 'a dict'
                 raise ConfigError(
                     f'model.neck of type {neck.get("type")} expects in_channels={list(expected)}, '
-                    f'and FishNet with arch={backbone.get("arch", "fishnet150")!r} and '
-                    f'out_indices={fish.out_indices} has levels of {list(channels)} channels: set '
+                    f'and FishNet with arch={arch} and out_indices={fish.out_indices} has levels '
+                    f'of {list(channels)} channels: set '
                     'model.neck.in_channels to these, or out_indices to levels that fit'
                 )
             return

@@ -17,7 +17,12 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmfish.checkpoints.loading import plain_data_only
+from mmfish.checkpoints.loading import (
+    check_numbers,
+    load_backbone_state,
+    plain_data_only,
+    read_state_dict,
+)
 from mmfish.datasets.checks import checked_annotations
 from mmfish.datasets.layout import check_data, set_data_root
 from mmfish.engine.config_checks import check_config, name_data_errors
@@ -127,8 +132,9 @@ def run_train(
     if amp and not torch.cuda.is_available():
         raise UsageError('--amp needs a GPU, and none was found: train without it')
     if _is_first_rank():
-        _check_weights(cfg)
+        _check_start(cfg)
         check_data(cfg, ('train', 'val'))
+        _check_weights(cfg)
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
@@ -191,8 +197,9 @@ def run_test(
     if show or show_dir:
         _visualize(cfg, show, show_dir, wait_time)
     if _is_first_rank():
-        _check_is_file(checkpoint)
+        _check_file(checkpoint)
         check_data(cfg, ('test',))
+        check_numbers(read_state_dict(checkpoint), checkpoint)
     cfg.load_from = checkpoint
     if tta:
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -228,24 +235,39 @@ def _is_first_rank() -> bool:
     return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
 
 
-def _check_weights(cfg: Config) -> None:
-    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
-    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
-    if cfg.get('load_from') and not cfg.get('resume'):
-        _check_is_file(cfg.load_from)
-    if isinstance(checkpoint, str) and '://' not in checkpoint and not os.path.isfile(checkpoint):
+def _check_start(cfg: Config) -> None:
+    """Look for the files that a run starts from."""
+    checkpoint = _pretrained(cfg)
+    if checkpoint and '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise CheckpointError(
             f'The backbone starts from {checkpoint}, and there is no such file: train that '
             'classifier first, or name another file with --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )
+    if cfg.get('load_from') and not cfg.get('resume'):
+        _check_file(cfg.load_from)
 
 
-def _check_is_file(checkpoint: str) -> None:
+def _check_file(checkpoint: str) -> None:
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         found = 'it is a folder' if os.path.isdir(checkpoint) else 'there is no such file'
         raise CheckpointError(f'{checkpoint} cannot be loaded: {found}; give that of a checkpoint')
+
+
+def _check_weights(cfg: Config) -> None:
+    """Read the files once more than needed: it takes seconds, and reading COCO first a minute."""
+    checkpoint = _pretrained(cfg)
+    if checkpoint and cfg.model.backbone.get('type') in ('FishNet', 'mmfish.FishNet'):
+        check_numbers(load_backbone_state(checkpoint), checkpoint)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        check_numbers(read_state_dict(cfg.load_from), cfg.load_from)
+
+
+def _pretrained(cfg: Config) -> str | None:
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    return checkpoint if isinstance(checkpoint, str) else None
 
 
 def _add_hook(cfg: Config, name: str, **options: object) -> None:
