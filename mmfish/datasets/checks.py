@@ -110,7 +110,7 @@ def check_annotations(content: dict[str, Any], file: str) -> None:
     for image in images:
         if not isinstance(image['file_name'], str) or not image['file_name']:
             raise _wrong(file, 'image', image, f'has the file_name {image["file_name"]!r}')
-    sizes = _numbers(images, ('width', 'height'), 'image', file)
+    sizes = _numbers(images, ('width', 'height'), 'image', file, 2)
     if (sizes <= 0).any():
         raise _wrong(file, 'image', images[(sizes <= 0).any(1).argmax()], 'has no width or height')
     if not annotations:
@@ -129,10 +129,8 @@ def check_annotations(content: dict[str, Any], file: str) -> None:
             )
 
     width, height = sizes[[number[annotation['image_id']] for annotation in annotations]].T
-    boxes = _numbers(annotations, ('bbox',), 'annotation', file)
-    if boxes.shape[1:] != (4,):
-        raise _wrong(file, 'annotation', annotations[0], 'has no bbox of four numbers')
-    areas = _numbers(annotations, ('area',), 'annotation', file)[:, 0]
+    boxes = _numbers(annotations, ('bbox',), 'annotation', file, 4)
+    areas = _numbers(annotations, ('area',), 'annotation', file, 1)[:, 0]
     x, y, w, h = boxes.T
     inside = (np.minimum(x + w, width) > np.maximum(x, 0)) & (
         np.minimum(y + h, height) > np.maximum(y, 0)
@@ -219,26 +217,25 @@ def _check_entries(entries: list, part: str, fields: tuple[str, ...], file: str)
         raise _not_coco(file, f'its "{part}" has the id {twice!r} twice')
 
 
-def _numbers(entries: list[dict], fields: tuple[str, ...], kind: str, file: str) -> np.ndarray:
-    """The fields of all entries, (N, numbers)."""
+def _numbers(
+    entries: list[dict], fields: tuple[str, ...], kind: str, file: str, count: int
+) -> np.ndarray:
+    """The fields of all entries, (N, count)."""
 
     def table(rows: list[dict]) -> np.ndarray | None:
         try:
             values = np.array([[row[field] for field in fields] for row in rows])
         except ValueError:  # rows of different lengths
             return None
-        good = values.dtype.kind in 'iuf' and np.isfinite(values).all()
-        return values.reshape(len(rows), -1) if good else None
+        good = values.dtype.kind in 'iuf' and values.size == count * len(rows)
+        return values.reshape(-1, count) if good and np.isfinite(values).all() else None
 
     numbers = table(entries)
     if numbers is None:
-        shape = np.shape(entries[0][fields[0]])
-        wrong = next(
-            (e for e in entries if table([e]) is None or np.shape(e[fields[0]]) != shape),
-            entries[0],
-        )
+        # Each is good if the numbers of some are too large for the others' type.
+        wrong = next((entry for entry in entries if table([entry]) is None), entries[0])
         values = ', '.join(f'{field} {wrong[field]!r:.60}' for field in fields)
-        raise _wrong(file, kind, wrong, f'has {values}: expected numbers')
+        raise _wrong(file, kind, wrong, f'has {values}: expected numbers, {count} in all')
     return numbers
 
 

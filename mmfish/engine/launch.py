@@ -131,6 +131,12 @@ def run_train(
     """
     if amp and not torch.cuda.is_available():
         raise UsageError('--amp needs a GPU, and none was found: train without it')
+    if auto_scale_lr and 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UsageError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the batch '
+            'size for which its learning rate was chosen'
+        )
+    check_config(cfg)
     if _is_first_rank():
         _check_start(cfg)
         check_data(cfg, ('train', 'val'))
@@ -138,11 +144,6 @@ def run_train(
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise UsageError(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the '
-                'batch size for which its learning rate was chosen'
-            )
         cfg.auto_scale_lr.enable = True
     if resume:
         cfg.resume = True
@@ -196,6 +197,7 @@ def run_test(
         raise UsageError('--tta needs tta_model and tta_pipeline in the config')
     if show or show_dir:
         _visualize(cfg, show, show_dir, wait_time)
+    check_config(cfg)
     if _is_first_rank():
         _check_file(checkpoint)
         check_data(cfg, ('test',))
@@ -275,7 +277,6 @@ def _add_hook(cfg: Config, name: str, **options: object) -> None:
 
 
 def _build_runner(cfg: Config) -> Runner:
-    check_config(cfg)
     name_data_errors(cfg)
     setup_cache_size_limit_of_dynamo()
     gpus, ranks = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
@@ -290,12 +291,16 @@ def _build_runner(cfg: Config) -> Runner:
 
 
 def _check_training_data(runner: Runner) -> None:
-    dataset = runner.train_loop.dataloader.dataset
-    if not len(dataset):
+    try:
+        dataset = runner.train_loop.dataloader.dataset
+    except ValueError as error:
+        # MMEngine cannot pack a data set of no images.
+        if 'at least one array' not in str(error):
+            raise
         raise DataError(
-            'there is nothing to train on: the data set has no image with an annotation that is '
-            'large enough for its filter_cfg; look at the warnings above and at its ann_file'
-        )
+            'there is nothing to train on: the data set has no image with an annotation that '
+            'its filter_cfg leaves; look at the warnings above, its ann_file and its filter_cfg'
+        ) from error
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     for name, module in model.named_modules():

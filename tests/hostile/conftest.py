@@ -1,11 +1,9 @@
 """A detector, a data set and tools small enough to meet a bad input within a second."""
 
 import runpy
-from functools import partial
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
 from mmfish import config_path
 from mmfish.engine import launch
@@ -54,6 +52,13 @@ def config(shapes, tmp_path_factory):
     return path
 
 
+def unformatted(*args, load_config=launch.load_config, **kwargs):
+    cfg = load_config(*args, **kwargs)
+    # To format the config for the log takes longer than all the rest; `fromfile` has no say in it.
+    object.__setattr__(cfg, '_format_python_code', False)
+    return cfg
+
+
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
     """Run a tool in this process; gives the sentence that it ends with, None if it succeeds."""
@@ -62,9 +67,7 @@ def tool(monkeypatch, tmp_path):
         path = str(TOOLS / name)
         monkeypatch.setattr('sys.argv', [path, *map(str, arguments)])
         monkeypatch.chdir(tmp_path)
-        # To format the config for the log takes longer than all the rest.
-        fast = partial(Config.fromfile, format_python_code=False)
-        monkeypatch.setattr(launch.Config, 'fromfile', fast)
+        monkeypatch.setattr(launch, 'load_config', unformatted)
         try:
             runpy.run_path(path, run_name='__main__')
         except SystemExit as stopped:

@@ -205,9 +205,13 @@ def test_a_run_refuses_it_before_any_of_it_is_in_the_model(bad, detector):
     """As MMEngine's runner loads, and its hooks see it: read, then checked."""
     path, message = bad
     before = {key: tensor.clone() for key, tensor in detector.state_dict().items()}
-    with plain_data_only(), pytest.raises(CheckpointError) as error:
+
+    def load():
         content = CheckpointLoader.load_checkpoint(str(path), 'cpu')
         check_fit(detector, state_dict_in(content, str(path)), str(path))
+
+    with plain_data_only(), pytest.raises(CheckpointError) as error:
+        load()
     assert_clear(error, path, message)
     assert all(torch.equal(before[key], tensor) for key, tensor in detector.state_dict().items())
 
@@ -235,7 +239,6 @@ def test_the_tools_refuse_what_cannot_be_read_before_the_model_is_built(bad, how
         ('another network', 'init_cfg'),
         ('another arch', 'load_from'),
         ('another arch', 'init_cfg'),
-        ('another shape', 'test'),
         ('more blocks', 'test'),
     ],
     indirect=['bad'],
