@@ -55,6 +55,7 @@ def check_fit(
         CheckpointError: a tensor is missing, left over or of another shape, or has NaN or infinity
             in it; names the tensor.
     """
+    check_tensors(state_dict, source)
     # The model itself knows which keys of older versions and of parts left out it takes: ask a copy
     # whose tensors have shapes only.
     shapes: dict[int, Tensor] = {
@@ -146,6 +147,7 @@ def in_our_names(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], s
     Raises:
         CheckpointError: as in `from_official`.
     """
+    check_tensors(state_dict, 'this checkpoint')
     state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     if any(key.startswith('fish.') for key in state_dict):
         return from_official(state_dict), 'official'

@@ -182,7 +182,12 @@ def mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
         return f'has run lengths for an image of {mask["size"]}, and its image is {list(size)}'
     counts = mask['counts']
     if isinstance(counts, list):
-        if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != np.prod(size):
+        try:
+            lengths = np.array(counts)
+        except ValueError:  # lists within the list
+            lengths = np.array(None)
+        whole = lengths.dtype.kind == 'i' and lengths.ndim == 1 and lengths.size
+        if not whole or lengths.min() < 0 or lengths.sum() != size[0] * size[1]:
             return f'has run lengths that do not add up to {size[0]} x {size[1]} pixels'
     elif not isinstance(counts, str | bytes):
         return f'has run lengths of type {type(counts).__name__}: expected a list or a string'
@@ -201,14 +206,15 @@ def _check_mask(annotation: dict, size: tuple[int, int], file: str) -> bool:
 def _check_entries(entries: list, part: str, fields: tuple[str, ...], file: str) -> None:
     ids = set()
     needed = set(fields)
+    id_fields = [field for field in fields if field.endswith('id')]
     for entry in entries:
         if not isinstance(entry, dict):
             raise _not_coco(file, f'its "{part}" has {entry!r:.40}')
         if not needed <= entry.keys():
             lacking = next(field for field in fields if field not in entry)
             raise _not_coco(file, f'of its "{part}" {entry!r:.60} has no "{lacking}"')
-        for field in fields:
-            if field.endswith('id') and not isinstance(entry[field], int | str):
+        for field in id_fields:
+            if not isinstance(entry[field], (int, str)):
                 raise _not_coco(file, f'its "{part}" has the {field} {entry[field]!r:.40}')
         ids.add(entry['id'])
     if len(ids) < len(entries):
