@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,19 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmfish.checkpoints.loading import (
+    check_numbers,
+    load_backbone_state,
+    plain_data_only,
+    read_state_dict,
+)
+from mmfish.datasets.checks import checked_annotations
 from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.errors import CheckpointError, UsageError
+from mmfish.engine.config_checks import check_config, name_data_errors
+from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +53,13 @@ def run_tool(main: Callable[[], object]) -> None:
     try:
         main()
     except UsageError as error:
-        sys.exit(f'{Path(sys.argv[0]).name}: {error}')
+        sys.exit(f'{Path(sys.argv[0]).name}: {_sentence(error)}')
+
+
+def _sentence(error: UsageError) -> str:
+    """What an error says; one from a worker process says its whole story, and that last."""
+    last = str(error).strip().rpartition('\n')[-1]
+    return re.sub(rf'^[\w.]*{type(error).__name__}: ', '', last)
 
 
 def load_config(
@@ -68,8 +84,17 @@ def load_config(
 
     Returns:
         The complete config.
+
+    Raises:
+        ConfigError: there is no such file, or it is no config of MMEngine's.
     """
-    cfg = Config.fromfile(config)
+    try:
+        cfg = Config.fromfile(config)
+    except (OSError, SyntaxError) as error:
+        raise ConfigError(
+            f'{config} cannot be read as a config: {error}; expected is the path of a .py, .json '
+            'or .yml file'
+        ) from error
     if data_root:
         set_data_root(cfg, data_root)
     if cfg_options:
@@ -98,29 +123,36 @@ def run_train(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
-        CheckpointError: the file that the backbone starts from is not there.
+        DataError: the data set holds what cannot be trained on.
+        CheckpointError: weights that the run starts from are not there, or do not fit.
+        ConfigError: the config is not for this version, or its parts do not fit each other.
         UsageError: ``auto_scale_lr`` without a base batch size in the config, or ``amp``, a
             launcher or a number of processes that needs GPUs which are not there.
     """
     if amp and not torch.cuda.is_available():
         raise UsageError('--amp needs a GPU, and none was found: train without it')
+    if auto_scale_lr and 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UsageError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the batch '
+            'size for which its learning rate was chosen'
+        )
+    check_config(cfg)
     if _is_first_rank():
-        _check_weights(cfg)
+        _check_start(cfg)
         check_data(cfg, ('train', 'val'))
+        _check_weights(cfg)
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise UsageError(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the '
-                'batch size for which its learning rate was chosen'
-            )
         cfg.auto_scale_lr.enable = True
     if resume:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
-    runner = _build_runner(cfg)
-    runner.train()
+    _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
+    with checked_annotations(), plain_data_only():
+        runner = _build_runner(cfg)
+        _check_training_data(runner)
+        runner.train()
     return runner
 
 
@@ -153,27 +185,35 @@ def run_test(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
+        DataError: the data set holds what cannot be tested with.
+        CheckpointError: the checkpoint is not there, or not that of the config's model.
+        ConfigError: the config is not for this version, or its parts do not fit each other.
         UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta`` or no
             visualization hook for ``show`` and ``show_dir``.
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
-    if _is_first_rank():
-        check_data(cfg, ('test',))
-    cfg.load_from = checkpoint
+    if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+        raise UsageError('--tta needs tta_model and tta_pipeline in the config')
     if show or show_dir:
         _visualize(cfg, show, show_dir, wait_time)
+    check_config(cfg)
+    if _is_first_rank():
+        _check_file(checkpoint)
+        check_data(cfg, ('test',))
+        check_numbers(read_state_dict(checkpoint), checkpoint)
+    cfg.load_from = checkpoint
     if tta:
-        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            raise UsageError('--tta needs tta_model and tta_pipeline in the config')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if fuse_conv_bn:
         _add_hook(cfg, 'mmfish.FuseHook')
-    runner = _build_runner(cfg)
-    if out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-    return runner.test()
+    _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=True)
+    with checked_annotations(), plain_data_only():
+        runner = _build_runner(cfg)
+        if out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        return runner.test()
 
 
 def _visualize(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
@@ -197,9 +237,9 @@ def _is_first_rank() -> bool:
     return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
 
 
-def _check_weights(cfg: Config) -> None:
-    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
-    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+def _check_start(cfg: Config) -> None:
+    """Look for the files that a run starts from."""
+    checkpoint = _pretrained(cfg)
     if checkpoint and '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise CheckpointError(
             f'The backbone starts from {checkpoint}, and there is no such file: train that '
@@ -207,13 +247,37 @@ def _check_weights(cfg: Config) -> None:
             'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )
+    if cfg.get('load_from') and not cfg.get('resume'):
+        _check_file(cfg.load_from)
 
 
-def _add_hook(cfg: Config, name: str) -> None:
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
+def _check_file(checkpoint: str) -> None:
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        found = 'it is a folder' if os.path.isdir(checkpoint) else 'there is no such file'
+        raise CheckpointError(f'{checkpoint} cannot be loaded: {found}; give that of a checkpoint')
+
+
+def _check_weights(cfg: Config) -> None:
+    """Read the files once more than needed: it takes seconds, and reading COCO first a minute."""
+    checkpoint = _pretrained(cfg)
+    if checkpoint and cfg.model.backbone.get('type') in ('FishNet', 'mmfish.FishNet'):
+        check_numbers(load_backbone_state(checkpoint), checkpoint)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        check_numbers(read_state_dict(cfg.load_from), cfg.load_from)
+
+
+def _pretrained(cfg: Config) -> str | None:
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    return checkpoint if isinstance(checkpoint, str) else None
+
+
+def _add_hook(cfg: Config, name: str, **options: object) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **options)]
 
 
 def _build_runner(cfg: Config) -> Runner:
+    name_data_errors(cfg)
     setup_cache_size_limit_of_dynamo()
     gpus, ranks = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     if cfg.launcher != 'none' and not gpus:
@@ -224,6 +288,30 @@ def _build_runner(cfg: Config) -> Runner:
             'set CUDA_VISIBLE_DEVICES to nothing to train on the CPU'
         )
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _check_training_data(runner: Runner) -> None:
+    try:
+        dataset = runner.train_loop.dataloader.dataset
+    except ValueError as error:
+        # MMEngine cannot pack a data set of no images.
+        if 'at least one array' not in str(error):
+            raise
+        raise DataError(
+            'there is nothing to train on: the data set has no image with an annotation that '
+            'its filter_cfg leaves; look at the warnings above, its ann_file and its filter_cfg'
+        ) from error
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for name, module in model.named_modules():
+        known = getattr(module, 'num_classes', None)
+        # The RPN and masks may do without classes.
+        if re.search(r'\bbbox_head(\.\d+)?$', name) and known and known < len(classes):
+            raise ConfigError(
+                f'model.{name} has num_classes={known}, and the data set has {len(classes)} '
+                'classes: set num_classes of each head to that, or fewer classes in metainfo of '
+                'the data set'
+            )
 
 
 def _init_cpu_ranks(cfg: Config) -> None:
