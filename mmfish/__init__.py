@@ -11,9 +11,10 @@ check_stack()
 # Makes pytorchcv:// known to MMEngine.
 import mmfish.checkpoints  # noqa: E402, F401
 from mmfish.configs import config_path  # noqa: E402
+from mmfish.plugin import plug_in  # noqa: E402
 from mmfish.registry import publish  # noqa: E402
 from mmfish.version import __version__  # noqa: E402
 
 publish()
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'config_path', 'plug_in']

@@ -1,9 +1,15 @@
-"""The configs that come with mmfish, found wherever it is installed."""
+"""Configs by name: those that come with mmfish and those of the OpenMMLab packages."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
+
+from mmengine.config import Config
+
+from mmfish.errors import UsageError
+from mmfish.stack import folder
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -32,6 +38,30 @@ def config_path(name: str) -> str:
         f'mmfish has no config {name!r} in {folder}: '
         + (f'did you mean {" or ".join(close)}?' if close else f'there are {", ".join(known)}.')
     )
+
+
+def read_config(config: str | os.PathLike) -> Config:
+    """Read a config from a file or from an installed package.
+
+    Args:
+        config: a path, or ``package::path`` for one below the ``configs`` of a package, such as
+            ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
+
+    Raises:
+        UsageError: the package or the file is not there.
+    """
+    package, separator, path = os.fspath(config).rpartition('::')
+    if separator:
+        location = folder(package)
+        if location is None:
+            raise UsageError(f'{config} names a package {package} that is not installed')
+        path = location / '.mim' / 'configs' / path
+    if not os.path.isfile(path):
+        raise UsageError(
+            f'there is no config {path}: expected the path of a file, or package::path, such as '
+            'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+        )
+    return Config.fromfile(path)
 
 
 def config_folder() -> Path:

@@ -1,7 +1,8 @@
-"""The network, its table of architectures and its classifier head."""
+"""The network, its table of architectures, its classifier head and its necks."""
 
 from mmfish.models.archs import ARCHS
 from mmfish.models.cls_head import FishNetClsHead
 from mmfish.models.fishnet import FishNet
+from mmfish.models.necks import FishFPN, FishHeadAdapter
 
-__all__ = ['ARCHS', 'FishNet', 'FishNetClsHead']
+__all__ = ['ARCHS', 'FishFPN', 'FishHeadAdapter', 'FishNet', 'FishNetClsHead']
