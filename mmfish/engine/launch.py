@@ -15,14 +15,29 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
+from mmfish.configs import read_config
 from mmfish.datasets.layout import check_data, set_data_root
 from mmfish.errors import UsageError
+from mmfish.plugin import plug_in
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share: MMDetection's own, and ``--data-root``."""
     parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
     parser.add_argument('--data-root', help='folder of the data set, in the layout of COCO')
+    add_config_arguments(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes it, torchrun does not.
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that change a config: ``--backbone`` and ``--cfg-options``."""
+    parser.add_argument(
+        '--backbone',
+        metavar='ARCH',
+        help="put FishNet in the place of the config's ResNet, e.g. fishnet150",
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -30,9 +45,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=2 key="[a,b]"',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torch.distributed.launch passes it, torchrun does not.
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
 
 def run_tool(main: Callable[[], object]) -> None:
@@ -46,6 +58,7 @@ def run_tool(main: Callable[[], object]) -> None:
 def load_config(
     config: str,
     *,
+    backbone: str | None = None,
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
@@ -54,9 +67,10 @@ def load_config(
     """Read a config and apply the options that training and testing share.
 
     Args:
-        config: path of the config file.
+        config: path of the config file, or ``package::path``.
+        backbone: an arch of FishNet to put in the place of the config's ResNet (`plug_in`).
         work_dir: where logs and checkpoints go. Defaults to the config's own, or else
-            ``work_dirs/<name of the config>``.
+            ``work_dirs/<name of the config>``, with the backbone's name if one is given.
         data_root: a folder in the layout of the config's data set, instead of the config's own.
         cfg_options: further settings, by dotted names.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -64,13 +78,17 @@ def load_config(
     Returns:
         The complete config.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
+    name = Path(config).stem
+    if backbone:
+        cfg = plug_in(cfg, backbone)
+        name += f'_{backbone}'
     if data_root:
         set_data_root(cfg, data_root)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     return cfg
 
 
