@@ -1,8 +1,8 @@
 """FishNet into anybody's config: `plug_in`.
 
 The old backbone and FishNet run on torch's meta device, without computing anything, to see the
-channels and strides of their levels, and what reads the old channels gets the new ones. `SPECIAL` has the
-few components for which that is not the whole story.
+channels and strides of their levels, and what reads the old channels gets the new ones. `SPECIAL`
+has the few components for which that is not the whole story.
 """
 
 import copy
@@ -165,7 +165,6 @@ def _plug_into(
         arch=arch,
         in_channels=backbone.get('in_channels', 3),
         out_indices=tuple(old.out_indices),
-        # All four stages of a ResNet are all of it, and 4 of a fish end at the bridge.
         frozen_stages=old.frozen_stages,
         norm_cfg=backbone.get('norm_cfg') or dict(type='BN'),
         norm_eval=old.norm_eval,
@@ -173,6 +172,9 @@ def _plug_into(
     )
     options.update(backbone_options)
     fish = _fishnet({**options, 'norm_cfg': None, 'init_cfg': None})
+    if options['frozen_stages'] == 4 and 'frozen_stages' not in backbone_options:
+        # All of a ResNet; of a fish only what comes before the body.
+        options['frozen_stages'] = 3 * len(fish.tail) + 1
     levels = _levels(fish, options['in_channels'])
     _check_strides(backbone, old_levels, options, levels)
     if 'norm_cfg' not in backbone_options:

@@ -25,7 +25,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.structures import InstanceData, LabelData, PixelData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from mmfish.errors import UsageError
@@ -110,7 +110,7 @@ def try_model(cfg: Config, size: int = SIZE) -> dict[str, float]:
     model.init_weights()
 
     model.train()
-    losses = model.train_step(train_batch(model_cfg, size), _optimiser(cfg, model))
+    losses = model.train_step(training_batch(model_cfg, size), _optimiser(cfg, model))
     for name, value in losses.items():
         if not value.isfinite().all():
             raise FloatingPointError(f'{name} is {value}')
@@ -119,7 +119,7 @@ def try_model(cfg: Config, size: int = SIZE) -> dict[str, float]:
             raise FloatingPointError(f'{name} is not finite after a training step')
 
     model.eval()
-    batch = test_batch(model_cfg, size)
+    batch = prediction_batch(model_cfg, size)
     with torch.no_grad():
         predictions = model.test_step(batch)
     if len(predictions) != len(batch['data_samples']):
@@ -127,7 +127,7 @@ def try_model(cfg: Config, size: int = SIZE) -> dict[str, float]:
     return {name: float(value.sum()) for name, value in losses.items()}
 
 
-def train_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
+def training_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
     """Two images with targets, in the form that a model's data preprocessor takes."""
     kind = _preprocessor(model)
     if kind == 'ReIDDataPreprocessor':
@@ -146,7 +146,7 @@ def train_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
     return dict(inputs=images, data_samples=[_sample(model, size, i) for i in range(2)])
 
 
-def test_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
+def prediction_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
     """One image, or a video of one, in the form that a model's data preprocessor takes."""
     kind = _preprocessor(model)
     if kind == 'ReIDDataPreprocessor':
