@@ -22,7 +22,7 @@ from mmdet.structures import DetDataSample, ReIDDataSample, TrackDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData, PixelData
@@ -32,7 +32,8 @@ from mmfish.errors import UsageError
 from mmfish.plugin import plug_in, resnet_like
 from mmfish.stack import folder
 
-SIZE = 256
+# Pixels. Deformable convolutions in heads need the second for their coarsest level.
+SIZES = (256, 384)
 # What numbers of proposals and samples are lowered to.
 LIMITS = dict(nms_pre=200, max_per_img=50, num=64)
 PASSED = 'passed'
@@ -63,12 +64,12 @@ def zoo_configs() -> Iterator[str]:
             yield name
 
 
-def one_per_family(configs: Iterable[str]) -> list[str]:
-    """Of each family one config: of those with a ResNet-50, if any, that with the shortest name."""
-    best: dict[str, str] = {}
+def by_family(configs: Iterable[str]) -> dict[str, list[str]]:
+    """Configs by their family; those with a ResNet-50 first, and of these the shortest name."""
+    families: dict[str, list[str]] = {}
     for config in sorted(configs, key=lambda name: ('r50' not in name, len(name), name)):
-        best.setdefault(family_of(config), config)
-    return sorted(best.values())
+        families.setdefault(family_of(config), []).append(config)
+    return dict(sorted(families.items()))
 
 
 def try_config(config: str, arch: str = 'fishnet77') -> dict[str, str]:
@@ -82,13 +83,14 @@ def try_config(config: str, arch: str = 'fishnet77') -> dict[str, str]:
         ``control`` and ``fishnet``, each 'passed' or the reason why not.
     """
     cfg = Config.fromfile(zoo_folder() / config)
-    return dict(
-        control=_outcome(lambda: try_model(cfg)),
-        fishnet=_outcome(lambda: try_model(plug_in(cfg, arch))),
-    )
+    for size in SIZES:
+        control = _outcome(lambda size=size: try_model(cfg, size))
+        if 'smaller than kernel' not in control:
+            break
+    return dict(control=control, fishnet=_outcome(lambda: try_model(plug_in(cfg, arch), size)))
 
 
-def try_model(cfg: Config, size: int = SIZE) -> dict[str, float]:
+def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
     """Build a model, do one training step and one prediction.
 
     Args:
@@ -105,6 +107,8 @@ def try_model(cfg: Config, size: int = SIZE) -> dict[str, float]:
     """
     register_all_modules()
     torch.manual_seed(0)
+    # Where the runner writes how far a training is.
+    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
     model_cfg = _without_downloads(cfg.model.to_dict())
     model = revert_sync_batchnorm(MODELS.build(ConfigDict(_lowered(model_cfg))))
     model.init_weights()
@@ -127,7 +131,7 @@ def try_model(cfg: Config, size: int = SIZE) -> dict[str, float]:
     return {name: float(value.sum()) for name, value in losses.items()}
 
 
-def training_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
+def training_batch(model: dict, size: int) -> dict[str, Any]:
     """Two images with targets, in the form that a model's data preprocessor takes."""
     kind = _preprocessor(model)
     if kind == 'ReIDDataPreprocessor':
@@ -146,7 +150,7 @@ def training_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
     return dict(inputs=images, data_samples=[_sample(model, size, i) for i in range(2)])
 
 
-def prediction_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
+def prediction_batch(model: dict, size: int) -> dict[str, Any]:
     """One image, or a video of one, in the form that a model's data preprocessor takes."""
     kind = _preprocessor(model)
     if kind == 'ReIDDataPreprocessor':
@@ -160,13 +164,19 @@ def prediction_batch(model: dict, size: int = SIZE) -> dict[str, Any]:
 
 
 def run_zoo(
-    configs: Iterable[str], results: Path, *, arch: str = 'fishnet77', limit: float = 600
+    configs: Iterable[str],
+    results: Path,
+    *,
+    one_per_family: bool = False,
+    arch: str = 'fishnet77',
+    limit: float = 600,
 ) -> dict[str, dict[str, str]]:
     """Try configs, each in a process of its own, and keep what came out.
 
     Args:
         configs: paths below `zoo_folder`.
         results: a file with one line of JSON per config. Configs in it are not tried again.
+        one_per_family: try one config of each family; where its control fails, up to two more.
         arch: of `FishNet`.
         limit: seconds for a config; what takes longer has failed.
 
@@ -175,14 +185,22 @@ def run_zoo(
     """
     done = read_results(results)
     results.parent.mkdir(parents=True, exist_ok=True)
-    outcomes = {}
-    for config in configs:
+
+    def outcome(config: str) -> dict[str, str]:
         if config not in done:
             done[config] = _in_a_process(config, arch, limit)
             with results.open('a') as file:
                 file.write(json.dumps(dict(config=config, **done[config])) + '\n')
             print(config, *done[config].values(), sep=' | ', flush=True)
-        outcomes[config] = done[config]
+        return done[config]
+
+    if not one_per_family:
+        return {config: outcome(config) for config in configs}
+    outcomes = {}
+    for candidates in by_family(configs).values():
+        passing = (name for name in candidates[:3] if outcome(name)['control'] == PASSED)
+        config = next(passing, candidates[0])
+        outcomes[config] = outcome(config)
     return outcomes
 
 

@@ -243,4 +243,4 @@ def test_the_diff_shows_what_changed_and_only_that():
     assert 'depth=18,' in removed
     assert "arch='fishnet150'," in added
     assert '2112,' in added
-    assert not any('out_channels' in line for line in removed + added)
+    assert not any('default_scope' in line for line in removed + added)

@@ -6,8 +6,8 @@
 import argparse
 
 from mmfish.configs import read_config
-from mmfish.engine.launch import add_config_arguments, load_config, run_tool
-from mmfish.plugin import config_diff
+from mmfish.engine.launch import add_config_arguments, run_tool
+from mmfish.plugin import config_diff, plug_in
 
 
 def main() -> None:
@@ -18,11 +18,12 @@ def main() -> None:
     parser.add_argument('config', help='path of the config, or mmdet::PATH for one of its own')
     add_config_arguments(parser)
     args = parser.parse_args()
-    cfg = load_config(args.config, backbone=args.backbone, cfg_options=args.cfg_options)
-    # What a run would add is no part of the config.
-    del cfg.launcher, cfg.work_dir
-    print(cfg.pretty_text)
-    print(config_diff(read_config(args.config), cfg))
+    before = read_config(args.config)
+    after = plug_in(before, args.backbone) if args.backbone else read_config(args.config)
+    if args.cfg_options:
+        after.merge_from_dict(args.cfg_options)
+    print(after.pretty_text)
+    print(config_diff(before, after))
 
 
 if __name__ == '__main__':

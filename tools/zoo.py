@@ -11,7 +11,7 @@ import torch
 
 from mmfish.engine.launch import run_tool
 from mmfish.errors import UsageError
-from mmfish.zoo import one_per_family, run_zoo, zoo_configs, zoo_page
+from mmfish.zoo import run_zoo, zoo_configs, zoo_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,8 +36,6 @@ def main() -> None:
     # One thread: processes are forked, which torch's threads would not survive.
     torch.set_num_threads(1)
     configs = list(zoo_configs())
-    if not args.all:
-        configs = one_per_family(configs)
     if args.configs:
         configs = [name for name in configs if name.startswith(tuple(args.configs))]
         if not configs:
@@ -46,7 +44,9 @@ def main() -> None:
                 "expected paths below MMDetection's configs, such as retinanet or "
                 'retinanet/retinanet_r50'
             )
-    outcomes = run_zoo(configs, args.results, arch=args.arch, limit=args.limit)
+    outcomes = run_zoo(
+        configs, args.results, one_per_family=not args.all, arch=args.arch, limit=args.limit
+    )
     args.out.write_text(zoo_page(outcomes, args.arch))
 
 
