@@ -98,7 +98,7 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
         size: height and width of the images, in pixels.
 
     Returns:
-        The losses of the step.
+        The losses of the step; none for a config without an optimiser, which only predicts.
 
     Raises:
         Exception: whatever the model raises.
@@ -113,8 +113,10 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
     model = revert_sync_batchnorm(MODELS.build(ConfigDict(_lowered(model_cfg))))
     model.init_weights()
 
-    model.train()
-    losses = model.train_step(training_batch(model_cfg, size), _optimiser(cfg, model))
+    losses = {}
+    if 'optim_wrapper' in cfg:  # trackers of parts that are trained apart have none
+        model.train()
+        losses = model.train_step(training_batch(model_cfg, size), _optimiser(cfg, model))
     for name, value in losses.items():
         if not value.isfinite().all():
             raise FloatingPointError(f'{name} is {value}')

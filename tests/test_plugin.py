@@ -212,8 +212,8 @@ def test_wrong_options_are_named():
     'config',
     [
         'retinanet/retinanet_r18_fpn_1x_coco.py',
-        'mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py',
-        'mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
+        'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py',
+        'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
         'yolof/yolof_r50-c5_8xb8-1x_coco.py',
     ],
 )

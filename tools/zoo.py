@@ -1,7 +1,8 @@
 """Try FishNet in the configs that MMDetection ships, and write the table to docs/zoo.md.
 
 Without arguments one config of each family; with --all every one. Outcomes are kept, so that a run
-that was ended goes on where it was; remove the file to start anew.
+that was ended goes on where it was; remove the file to start anew. Runs of named configs or
+families do not write the page.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def main() -> None:
     outcomes = run_zoo(
         configs, args.results, one_per_family=not args.all, arch=args.arch, limit=args.limit
     )
-    args.out.write_text(zoo_page(outcomes, args.arch))
+    if not args.configs:
+        args.out.write_text(zoo_page(outcomes, args.arch))
 
 
 if __name__ == '__main__':
