@@ -8,10 +8,12 @@ has the few components for which that is not the whole story.
 import copy
 import difflib
 import inspect
+import itertools
 import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,32 +85,23 @@ def plug_in(
             that it needs, or the options are none of FishNet's; says which and why.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else read_config(cfg)
-    scope = cfg.get('default_scope') or 'mmdet'
-    chains = list(_hosts([cfg.get('model') or ConfigDict()]))
-    types = []
-    with MODELS.switch_scope_and_registry(scope) as registry:
-        for chain in chains:
-            backbone = chain[-1].backbone
-            types.append(_name(backbone))
-            if not _is_resnet(registry, backbone):
-                continue
+    chains = _hosts(cfg)
+    with _registry(cfg) as registry:
+        chains_with_resnet = [c for c in chains if _is_resnet(registry, c[-1].backbone)]
+        for chain in chains_with_resnet:
             _plug_into(chain[-1], registry, arch, backbone_options)
-            for model in chain:
-                if _is_pretrained(model.get('init_cfg')):
-                    # It would take the place of every part's own initialisation.
-                    del model.init_cfg
-            types.pop()
-    if len(types) == len(chains):
+    if not chains_with_resnet:
         raise UsageError(
             f'{cfg.filename or "the config"} has no ResNet-like backbone that FishNet could take '
             f'the place of: expected one in model, or in its detector, and found '
-            f'{", ".join(types) or "none"}'
+            f'{", ".join(_name(chain[-1].backbone) for chain in chains) or "none"}'
         )
-    for owner in (cfg, cfg.model):
-        _normalise_as_imagenet(owner.get('data_preprocessor'))
-    for chain in chains:
-        for model in chain:
-            _normalise_as_imagenet(model.get('data_preprocessor'))
+    _normalise_as_imagenet(cfg.get('data_preprocessor'))
+    for model in itertools.chain(*chains_with_resnet):
+        _normalise_as_imagenet(model.get('data_preprocessor'))
+        if _is_pretrained(model.get('init_cfg')):
+            # It would take the place of every part's own initialisation.
+            del model.init_cfg
     return cfg
 
 
@@ -121,19 +114,26 @@ def config_diff(before: Config, after: Config) -> str:
 
 def resnet_like(cfg: Config) -> bool:
     """Whether `plug_in` finds a backbone in a config that FishNet could take the place of."""
-    with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
-        chains = _hosts([cfg.get('model') or ConfigDict()])
-        return any(_is_resnet(registry, chain[-1].backbone) for chain in chains)
+    with _registry(cfg) as registry:
+        return any(_is_resnet(registry, chain[-1].backbone) for chain in _hosts(cfg))
 
 
-def _hosts(chain: list[ConfigDict]) -> Iterator[list[ConfigDict]]:
-    """The models in a model that have a backbone, each with those around it, outermost first."""
-    model = chain[-1]
-    if isinstance(model.get('backbone'), dict):
-        yield chain
-    for key, part in model.items():
-        if isinstance(part, dict) and key != 'backbone' and key not in APART:
-            yield from _hosts([*chain, part])
+def _registry(cfg: Config) -> AbstractContextManager[Registry]:
+    return MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet')
+
+
+def _hosts(cfg: Config) -> list[list[ConfigDict]]:
+    """The models with a backbone in a config, each with those around it, outermost first."""
+
+    def within(chain: list[ConfigDict]) -> Iterator[list[ConfigDict]]:
+        model = chain[-1]
+        if isinstance(model.get('backbone'), dict):
+            yield chain
+        for key, part in model.items():
+            if isinstance(part, dict) and key != 'backbone' and key not in APART:
+                yield from within([*chain, part])
+
+    return list(within([cfg.get('model') or ConfigDict()]))
 
 
 def _is_resnet(registry: Registry, backbone: ConfigDict) -> bool:
@@ -314,7 +314,7 @@ def _replace(node: Any, new: Mapping[int, int], last: int) -> bool:
 def _normalise_as_imagenet(preprocessor: Any) -> None:
     for node in _nodes(preprocessor):
         if len(node.get('mean') or ()) == 3:
-            node.mean, node.std = MEAN, STD
+            node['mean'], node['std'] = list(MEAN), list(STD)
             # Images that were turned from RGB to BGR are left as they come.
             came_as_rgb = node.pop('rgb_to_bgr', False)
             node['to_rgb' if 'to_rgb' in node else 'bgr_to_rgb'] = not came_as_rgb
