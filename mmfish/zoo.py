@@ -172,7 +172,7 @@ def run_zoo(
     one_per_family: bool = False,
     arch: str = 'fishnet77',
     limit: float = 600,
-) -> dict[str, dict[str, str]]:
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Try configs, each in a process of its own, and keep what came out.
 
     Args:
@@ -182,8 +182,8 @@ def run_zoo(
         arch: of `FishNet`.
         limit: seconds for a config; what takes longer has failed.
 
-    Returns:
-        The outcomes of the configs, by their names; see `try_config`.
+    Yields:
+        Each config and its outcome; see `try_config`.
     """
     done = read_results(results)
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -197,13 +197,12 @@ def run_zoo(
         return done[config]
 
     if not one_per_family:
-        return {config: outcome(config) for config in configs}
-    outcomes = {}
+        yield from ((config, outcome(config)) for config in configs)
+        return
     for candidates in by_family(configs).values():
         passing = (name for name in candidates[:3] if outcome(name)['control'] == PASSED)
         config = next(passing, candidates[0])
-        outcomes[config] = outcome(config)
-    return outcomes
+        yield config, outcome(config)
 
 
 def read_results(results: Path) -> dict[str, dict[str, str]]:
@@ -214,11 +213,19 @@ def read_results(results: Path) -> dict[str, dict[str, str]]:
     return {line.pop('config'): line for line in lines}
 
 
-def zoo_page(outcomes: dict[str, dict[str, str]], arch: str) -> str:
-    """What came out, as a page in Markdown: counts and a row for each config."""
+def zoo_page(outcomes: dict[str, dict[str, str]], tried: str, arch: str) -> str:
+    """What came out, as a page in Markdown.
+
+    Args:
+        outcomes: of `run_zoo`.
+        tried: what they are outcomes of, such as '99 of 99 families'.
+        arch: of `FishNet`.
+
+    Returns:
+        Counts and a row for each config.
+    """
     controls = [config for config, row in outcomes.items() if row['control'] == PASSED]
     passed = [config for config in controls if outcomes[config]['fishnet'] == PASSED]
-    families = len({family_of(config) for config in outcomes})
     lines = [
         "# FishNet in MMDetection's own configs",
         '',
@@ -228,8 +235,8 @@ def zoo_page(outcomes: dict[str, dict[str, str]], arch: str) -> str:
         'proposals. `python tools/zoo.py` makes this page, from one config of each family or with '
         '`--all` from all of them.',
         '',
-        f'**{len(outcomes)} configs of {families} families: {len(controls)} controls passed, and '
-        f'of these {len(passed)} pass with FishNet.**',
+        f'**{tried} tried: {len(controls)} controls passed, and of these {len(passed)} pass with '
+        'FishNet.**',
         '',
         '| family | config | control | FishNet | reason |',
         '|---|---|---|---|---|',
@@ -292,6 +299,8 @@ def _outcome(trial: Callable[[], object]) -> str:
 
 def _optimiser(cfg: Config, model: nn.Module) -> Any:
     optim_wrapper = cfg.optim_wrapper.to_dict()
+    # The first step of a warm-up: at the full rate, random weights can go far astray.
+    optim_wrapper['optimizer']['lr'] *= 0.001
     # Mixed precision and its scaling need a GPU.
     for option in ('loss_scale', 'dtype', 'use_fsdp'):
         optim_wrapper.pop(option, None)

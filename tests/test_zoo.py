@@ -32,12 +32,12 @@ def test_families_begin_with_their_plainest_config():
 
 def test_what_was_tried_is_not_tried_again(results):
     before = results.read_text()
-    assert list(run_zoo(CONFIGS, results)) == CONFIGS
+    assert list(dict(run_zoo(CONFIGS, results))) == CONFIGS
     assert results.read_text() == before
 
 
 def test_where_a_control_fails_another_config_stands_for_the_family(results):
-    assert list(run_zoo(CONFIGS, results, one_per_family=True)) == [
+    assert list(dict(run_zoo(CONFIGS, results, one_per_family=True))) == [
         'atss/atss_r50_ms.py',
         'dcn/x101.py',
     ]
@@ -45,14 +45,14 @@ def test_where_a_control_fails_another_config_stands_for_the_family(results):
 
 def test_a_config_that_takes_too_long_has_failed_and_is_kept(tmp_path):
     results = tmp_path / 'new' / 'zoo.jsonl'
-    outcomes = run_zoo(['atss/atss_r50_fpn_1x_coco.py'], results, limit=0)
+    outcomes = dict(run_zoo(['atss/atss_r50_fpn_1x_coco.py'], results, limit=0))
     assert outcomes['atss/atss_r50_fpn_1x_coco.py']['control'] == 'took more than 0 s'
     assert json.loads(results.read_text())['fishnet'] == 'took more than 0 s'
 
 
 def test_the_page_counts_and_gives_reasons(results):
-    page = zoo_page(run_zoo(CONFIGS, results), 'fishnet77')
-    assert '4 configs of 2 families: 3 controls passed, and of these 2 pass' in page
+    page = zoo_page(dict(run_zoo(CONFIGS, results)), '4 of 4 configs', 'fishnet77')
+    assert '4 of 4 configs tried: 3 controls passed, and of these 2 pass' in page
     rows = [line for line in page.splitlines() if line.startswith('| atss | atss_r50 |')]
     assert rows == [f'| atss | atss_r50 | failed | failed | both: {NO_OP} |']
     assert '| dcn | x101 | passed | failed | FishNet: a \\| b |' in page

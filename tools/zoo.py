@@ -12,7 +12,7 @@ import torch
 
 from mmfish.engine.launch import run_tool
 from mmfish.errors import UsageError
-from mmfish.zoo import run_zoo, zoo_configs, zoo_page
+from mmfish.zoo import by_family, run_zoo, zoo_configs, zoo_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,11 +45,15 @@ def main() -> None:
                 "expected paths below MMDetection's configs, such as retinanet or "
                 'retinanet/retinanet_r50'
             )
-    outcomes = run_zoo(
+    total = len(configs) if args.all else len(by_family(configs))
+    outcomes = {}
+    for config, outcome in run_zoo(
         configs, args.results, one_per_family=not args.all, arch=args.arch, limit=args.limit
-    )
-    if not args.configs:
-        args.out.write_text(zoo_page(outcomes, args.arch))
+    ):
+        outcomes[config] = outcome
+        if not args.configs:
+            tried = f'{len(outcomes)} of {total} {"configs" if args.all else "families"}'
+            args.out.write_text(zoo_page(outcomes, tried, args.arch))
 
 
 if __name__ == '__main__':
