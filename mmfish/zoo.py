@@ -34,8 +34,8 @@ from mmfish.stack import folder
 
 # Pixels. Deformable convolutions in heads need the second for their coarsest level.
 SIZES = (256, 384)
-# What numbers of proposals and samples are lowered to.
-LIMITS = dict(nms_pre=200, max_per_img=50, num=64)
+# What numbers of proposals, samples, and points of masks are lowered to.
+LIMITS = dict(nms_pre=200, max_per_img=50, num=64, num_points=784)
 PASSED = 'passed'
 
 
