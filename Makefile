@@ -11,7 +11,7 @@ env: ## the environment in $(VENV): torch, the OpenMMLab stack, mmfish
 	@tools/setup_env.sh
 
 test: env ## the tests; PYTEST_ARGS='tests/test_stack.py -x' passes arguments to pytest
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: env ## the linters
 	$(VENV)/bin/ruff check

@@ -14,11 +14,11 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # What travels inside the package, where OpenMIM and `mmfish.config_path` look for it.
-CARRIED = ('configs', 'tools')
+CARRIED = ('configs', 'tools', 'model-index.yml')
 
 
 class BuildWithMim(build_py):
-    """Put configs and tools into ``mmfish/.mim``: copied for a wheel, linked if editable."""
+    """Put `CARRIED` into ``mmfish/.mim``: copied for a wheel, linked if editable."""
 
     def run(self) -> None:
         """Build the package, from nothing so that no file of an earlier build slips in."""
@@ -33,6 +33,8 @@ class BuildWithMim(build_py):
             source = ROOT / name
             if self.editable_mode:
                 (mim / name).symlink_to(Path('..', '..', name))
+            elif source.is_file():
+                shutil.copy2(source, mim / name)
             else:
                 ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
                 shutil.copytree(source, mim / name, ignore=ignore)
@@ -67,5 +69,7 @@ setup(
     include_package_data=True,
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'weights', 'dev')},
+    extras_require={
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'weights', 'digits', 'dev')
+    },
 )

@@ -3,12 +3,8 @@ _base_ = './_base_/mask_rcnn_fpn_coco.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmfish.FishNet',
         arch='fishnet150',
-        frozen_stages=0,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True,
         init_cfg=dict(type='Pretrained', checkpoint='pytorchcv://fishnet150'),
     ),
     neck=dict(in_channels=[320, 832, 1600, 2112]),

@@ -1,6 +1,18 @@
+from collections.abc import Iterator
+
 import pytest
+from mmengine.registry import DefaultScope
 
 from mmfish.datasets import make_shapes
+
+
+@pytest.fixture(autouse=True)
+def _scope_restored() -> Iterator[None]:
+    """A runner leaves its scope behind, in which later tests would look for their modules."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(scope='session')

@@ -93,7 +93,14 @@ def source(tmp_path_factory) -> Path:
     """A copy of the source tree with leftovers in it, to build from."""
     copy = tmp_path_factory.mktemp('source') / 'mmfish'
     copy.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'):
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'README.md',
+        'LICENSE',
+        'model-index.yml',
+    ):
         shutil.copy2(ROOT / name, copy)
     for name in ('mmfish', 'configs', 'tools', 'requirements'):
         shutil.copytree(
@@ -117,7 +124,7 @@ def test_the_wheel_holds_the_package_its_configs_and_its_tools(wheel, source):
     package = {name for name in files(source / 'mmfish') if not name.startswith('.mim/')}
     configs = {f'.mim/configs/{name}' for name in files(source / 'configs')}
     tools = {f'.mim/tools/{name}' for name in files(source / 'tools')}
-    assert inside == package | configs | tools
+    assert inside == package | configs | tools | {'.mim/model-index.yml'}
     assert {name.split('/')[0].partition('-')[0] for name in names} == {'mmfish'}
     print(f'\n{wheel.name}: {len(package)} files, {len(configs)} configs, {len(tools)} tools')
 
@@ -157,7 +164,7 @@ def test_a_config_of_somebody_else_inherits_from_the_installed_wheel(wheel, tmp_
 def test_an_editable_install_links_to_the_source(source, tmp_path):
     python = environment(tmp_path / 'env')
     pip_install(python, '--editable', source)
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'tools', 'model-index.yml'):
         assert (source / 'mmfish' / '.mim' / name).resolve() == source / name
     code = 'import importlib.util as u; print(u.find_spec("mmfish").origin)'
     assert Path(call(python, '-c', code, cwd=tmp_path).strip()) == source / 'mmfish/__init__.py'

@@ -141,6 +141,7 @@ check_stack torchvision_problem || fail "or remove $VENV and try again."
 step 4 'The OpenMMLab stack and the tools for development'
 # All but mmcv, so that whatever can fail quickly fails before the ten minutes of its ops.
 install -r requirements/build.txt -r requirements/dev.txt -r requirements/weights.txt \
+    -r requirements/digits.txt \
     $(grep -v '^onedl-mmcv==' requirements/onedl.txt)
 # Without the libraries of a desktop the GUI build of OpenCV does not load: the headless one,
 # which mmdet brings along, puts its files in the same place.

@@ -16,6 +16,9 @@ def main() -> None:
     parser.add_argument('--show-dir', help='write pictures of the predictions to a folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for --show (2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--fuse-conv-bn', action='store_true', help='fold normalisation into the convolutions'
+    )
     args = parser.parse_args()
     cfg = load_config(
         args.config,
@@ -23,6 +26,7 @@ def main() -> None:
         work_dir=args.work_dir,
         data_root=args.data_root,
         cfg_options=args.cfg_options,
+        channels_last=args.channels_last,
         launcher=args.launcher,
     )
     run_test(
@@ -33,6 +37,7 @@ def main() -> None:
         show_dir=args.show_dir,
         wait_time=args.wait_time,
         tta=args.tta,
+        fuse_conv_bn=args.fuse_conv_bn,
     )
 
 

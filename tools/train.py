@@ -28,6 +28,7 @@ def main() -> None:
         work_dir=args.work_dir,
         data_root=args.data_root,
         cfg_options=args.cfg_options,
+        channels_last=args.channels_last,
         launcher=args.launcher,
     )
     run_train(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr, resume=args.resume)

@@ -3,10 +3,18 @@ _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/default_runtime.py',
+    './fixed.py',
     './schedule_32e.py',
 ]
 
-# Detectron's numbers of proposals: 2000 in training, 1000 in testing.
-model = dict(train_cfg=dict(rpn_proposal=dict(max_per_img=2000)))
+model = dict(
+    backbone=dict(_delete_=True, **_base_.fixed),
+    train_cfg=dict(
+        # Detectron's numbers of proposals: 2000 in training, 1000 in testing.
+        rpn_proposal=dict(max_per_img=2000),
+        # As in Detectron and in MMDetection's Faster R-CNN, so that the two differ in masks only.
+        rcnn=dict(assigner=dict(match_low_quality=False)),
+    ),
+)
 
 train_dataloader = dict(batch_size=1)

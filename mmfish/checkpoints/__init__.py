@@ -2,5 +2,13 @@
 
 from mmfish.checkpoints.convert import from_official, from_pytorchcv, to_official
 from mmfish.checkpoints.loading import load_backbone, load_backbone_state
+from mmfish.checkpoints.writing import convert_checkpoint
 
-__all__ = ['from_official', 'from_pytorchcv', 'load_backbone', 'load_backbone_state', 'to_official']
+__all__ = [
+    'convert_checkpoint',
+    'from_official',
+    'from_pytorchcv',
+    'load_backbone',
+    'load_backbone_state',
+    'to_official',
+]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import mmengine.fileio
 import numpy as np
@@ -62,12 +63,7 @@ def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file cannot be read, or holds no FishNet.
     """
-    state_dict = read_state_dict(checkpoint)
-    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
-    if any(key.startswith('fish.') for key in state_dict):
-        state_dict = from_official(state_dict)
-    elif any(key.startswith('features.hg.') for key in state_dict):
-        state_dict = from_pytorchcv(state_dict)
+    state_dict, _ = in_our_names(read_state_dict(checkpoint))
     backbone = {
         key.removeprefix('backbone.'): value
         for key, value in state_dict.items()
@@ -83,6 +79,26 @@ def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
     return backbone
 
 
+def in_our_names(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Recognise by its keys whose a state dict is, and rename it if it is somebody else's.
+
+    Args:
+        state_dict: with or without the ``module.`` of torch's DataParallel.
+
+    Returns:
+        The same tensors under our names, and whose they were: 'official', 'pytorchcv' or 'mmfish'.
+
+    Raises:
+        CheckpointError: as in `from_official`.
+    """
+    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+    if any(key.startswith('fish.') for key in state_dict):
+        return from_official(state_dict), 'official'
+    if any(key.startswith('features.hg.') for key in state_dict):
+        return from_pytorchcv(state_dict), 'pytorchcv'
+    return state_dict, 'mmfish'
+
+
 def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
     """Read a state dict from a file, with nothing but tensors and plain data allowed in it.
 
@@ -95,23 +111,16 @@ def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
     Raises:
         CheckpointError: there is no such file, or it is no checkpoint.
     """
-    if checkpoint.startswith(PYTORCHCV_SCHEME):
-        checkpoint = _pytorchcv_file(checkpoint)
+    file = io.BytesIO(read_bytes(checkpoint))
     try:
         with _plain_data_allowed():
-            if checkpoint.startswith(('http://', 'https://')):
-                content = torch.hub.load_state_dict_from_url(
-                    checkpoint, map_location='cpu', weights_only=True
-                )
-            else:
-                file = io.BytesIO(mmengine.fileio.get(checkpoint))
-                content = torch.load(file, map_location='cpu', weights_only=True)
+            content = torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f'{checkpoint} was not loaded because it is no checkpoint, or holds more than tensors '
             'and plain data, which could run code: expected what torch.save makes of a state dict'
         ) from error
-    except (OSError, RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError) as error:
         raise CheckpointError(f'{checkpoint} cannot be read as a checkpoint: {error}') from error
     state_dict = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not state_dict or not all(isinstance(value, Tensor) for value in state_dict.values()):
@@ -119,6 +128,29 @@ def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
             f'{checkpoint} is no checkpoint: expected a dict of tensors, or one under "state_dict"'
         )
     return state_dict
+
+
+def read_bytes(checkpoint: str) -> bytes:
+    """Read the file behind a path or URL; downloads are kept where torch and pytorchcv keep them.
+
+    Args:
+        checkpoint: as for `read_state_dict`.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be had.
+    """
+    try:
+        path = checkpoint
+        if checkpoint.startswith(PYTORCHCV_SCHEME):
+            path = _pytorchcv_file(checkpoint)
+        elif checkpoint.startswith(('http://', 'https://')):
+            path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(checkpoint).path).name)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(checkpoint, str(path))
+        return mmengine.fileio.get(path)
+    except OSError as error:
+        raise CheckpointError(f'{checkpoint} cannot be read as a checkpoint: {error}') from error
 
 
 @CheckpointLoader.register_scheme(prefixes=PYTORCHCV_SCHEME)

@@ -1,6 +1,7 @@
-"""Data that can be made without a download."""
+"""Data that can be made or found without a download."""
 
 from mmfish.datasets.coco import ShapesDataset
+from mmfish.datasets.digits import Digits
 from mmfish.datasets.shapes import CLASSES, PALETTE, make_shapes
 
-__all__ = ['CLASSES', 'PALETTE', 'ShapesDataset', 'make_shapes']
+__all__ = ['CLASSES', 'PALETTE', 'Digits', 'ShapesDataset', 'make_shapes']

@@ -9,7 +9,20 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmfish.errors import MissingDataError
+from mmfish.errors import MissingDataError, UsageError
+
+# What to do without a data set of either layout.
+COCO = (
+    'the layout of COCO 2017 (annotations/instances_{train,val}2017.json, train2017/, val2017/, '
+    'from https://cocodataset.org): put it there or name its folder with --data-root, or see '
+    'FishNet at work without any download with `make demo`'
+)
+IMAGENET = (
+    'the layout of ImageNet (train/ and val/, each with a folder of images for each of the 1000 '
+    'classes, or with a list of images and labels in meta/train.txt and meta/val.txt; from '
+    'https://image-net.org): put it there or name its folder with --data-root, or see FishNet '
+    'classify without any download with `python tools/train.py configs/small/fishnet55_digits.py`'
+)
 
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("[^"]+")')
 
@@ -20,9 +33,14 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
     Args:
         cfg: changed in place.
         root: takes the place of each ``data_root``, also at the beginning of other paths.
+
+    Raises:
+        UsageError: no data set of the config has a ``data_root``.
     """
     root = os.path.join(root, '')
     old_roots = {dataset.data_root for dataset in _datasets(cfg) if dataset.get('data_root')}
+    if not old_roots:
+        raise UsageError('--data-root: no data set of this config has a data_root to be replaced')
 
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
@@ -42,9 +60,9 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Look for the annotation files and images of a config's data sets of COCO's layout.
+    """Look for the files of a config's data sets of the layouts of COCO and of ImageNet.
 
-    Remote storage (``s3://`` and the like) is left to MMEngine.
+    Remote storage (``s3://`` and the like) is left to MMEngine, other layouts to their data sets.
 
     Args:
         cfg: a config with ``<split>_dataloader`` entries.
@@ -54,41 +72,70 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         MissingDataError: a file or folder is missing; says which, what was expected and what to do.
     """
     for dataset in _datasets(cfg, splits):
-        root, annotations = dataset.get('data_root') or '', dataset.get('ann_file')
-        prefixes = dataset.get('data_prefix', {})
-        folder = prefixes.get('img')
-        # Panoptic annotations list the files of two folders.
-        panoptic = 'seg' in prefixes
-        if not annotations or folder is None or panoptic or '://' in root + annotations:
+        if '://' in (dataset.get('data_root') or '') + (dataset.get('ann_file') or ''):
             continue
-        annotations, folder = (os.path.join(root, path) for path in (annotations, folder))
-        if not os.path.isfile(annotations):
-            raise _missing(root, f'there is no {annotations}')
-        if not os.path.isdir(folder):
-            raise _missing(root, f'there is no {folder}')
-        if not os.path.getsize(annotations):
-            raise _missing(root, f'{annotations} is empty')
-        listed = _file_names(annotations)
-        present = set(os.listdir(folder))
-        absent = [
-            name
-            for name in listed
-            if name not in present and not os.path.isfile(os.path.join(folder, name))
-        ]
-        if absent:
-            raise _missing(
-                root,
-                f'{folder} lacks {absent[0]} and has {len(listed) - len(absent)} of the '
-                f'{len(listed)} images that {annotations} lists',
-            )
+        if dataset.get('type') in ('ImageNet', 'mmpretrain.ImageNet'):
+            _check_imagenet(dataset)
+        else:
+            _check_coco(dataset)
 
 
-def _missing(root: str, problem: str) -> MissingDataError:
+def _check_coco(dataset: ConfigDict) -> None:
+    root, annotations = dataset.get('data_root') or '', dataset.get('ann_file')
+    prefixes = dataset.get('data_prefix')
+    # MMPretrain's may be a name; panoptic annotations list the files of two folders.
+    if not isinstance(prefixes, dict) or 'Panoptic' in str(dataset.get('type')):
+        return
+    folder = prefixes.get('img')
+    if not annotations or folder is None:
+        return
+    annotations, folder = (os.path.join(root, path) for path in (annotations, folder))
+    if not os.path.isfile(annotations):
+        raise _missing(root, f'there is no {annotations}', COCO)
+    if not os.path.isdir(folder):
+        raise _missing(root, f'there is no {folder}', COCO)
+    if prefixes.get('seg'):
+        maps = os.path.join(root, prefixes.seg)
+        if not os.path.isdir(maps):
+            raise _missing(root, f'there is no {maps} (segmentation maps)', COCO)
+    if not os.path.getsize(annotations):
+        raise _missing(root, f'{annotations} is empty', COCO)
+    listed = _file_names(annotations)
+    present = set(os.listdir(folder))
+    absent = [
+        name
+        for name in listed
+        if name not in present and not os.path.isfile(os.path.join(folder, name))
+    ]
+    if absent:
+        raise _missing(
+            root,
+            f'{folder} lacks {absent[0]} and has {len(listed) - len(absent)} of the '
+            f'{len(listed)} images that {annotations} lists',
+            COCO,
+        )
+
+
+def _check_imagenet(dataset: ConfigDict) -> None:
+    """Look at the folders of the classes; that every image is there, nothing says."""
+    root, split = dataset.get('data_root') or '', dataset.get('split')
+    if not split or any(key in dataset for key in ('data_prefix', 'ann_file', 'metainfo')):
+        return
+    folder = os.path.join(root, split)
+    if not os.path.isdir(folder):
+        raise _missing(root, f'there is no {folder}', IMAGENET)
+    if os.path.isfile(os.path.join(root, 'meta', f'{split}.txt')):
+        return
+    with os.scandir(folder) as entries:
+        classes = sum(entry.is_dir() for entry in entries)
+    if classes != 1000:
+        raise _missing(root, f'{folder} has {classes} folders of classes, not 1000', IMAGENET)
+
+
+def _missing(root: str, problem: str, expected: str) -> MissingDataError:
     return MissingDataError(
-        f'The data set in {root or os.curdir} is missing or incomplete: {problem}; expected is the '
-        'layout of COCO 2017 (annotations/instances_{train,val}2017.json, train2017/, val2017/, '
-        'from https://cocodataset.org): put it there or name its folder with --data-root, or see '
-        'FishNet at work without any download with `make demo`.'
+        f'The data set in {root or os.curdir} is missing or incomplete: {problem}; expected is '
+        f'{expected}.'
     )
 
 

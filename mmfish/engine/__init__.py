@@ -1,5 +1,5 @@
 """Hooks, and how a run is started."""
 
-from mmfish.engine.hooks import StopGradClipHook
+from mmfish.engine.hooks import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
 
-__all__ = ['StopGradClipHook']
+__all__ = ['CPUThreadsHook', 'ChannelsLastHook', 'FuseHook', 'StopGradClipHook']

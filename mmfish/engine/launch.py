@@ -17,15 +17,18 @@ from mmengine.runner import Runner
 
 from mmfish.configs import read_config
 from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.errors import UsageError
+from mmfish.errors import CheckpointError, UsageError
 from mmfish.plugin import plug_in
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share: MMDetection's own, and ``--data-root``."""
     parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
-    parser.add_argument('--data-root', help='folder of the data set, in the layout of COCO')
+    parser.add_argument('--data-root', help="folder of the data set, instead of the config's own")
     add_config_arguments(parser)
+    parser.add_argument(
+        '--channels-last', action='store_true', help='lay features out as NHWC: faster convolutions'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes it, torchrun does not.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
@@ -62,6 +65,7 @@ def load_config(
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
+    channels_last: bool = False,
     launcher: str = 'none',
 ) -> Config:
     """Read a config and apply the options that training and testing share.
@@ -73,6 +77,7 @@ def load_config(
             ``work_dirs/<name of the config>``, with the backbone's name if one is given.
         data_root: a folder in the layout of the config's data set, instead of the config's own.
         cfg_options: further settings, by dotted names.
+        channels_last: lay the features of the whole model out as NHWC.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
@@ -87,6 +92,8 @@ def load_config(
         set_data_root(cfg, data_root)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
+    if channels_last:
+        _add_hook(cfg, 'mmfish.ChannelsLastHook')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     return cfg
@@ -109,12 +116,15 @@ def run_train(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
+        CheckpointError: the file that the backbone starts from is not there.
         UsageError: ``auto_scale_lr`` without a base batch size in the config, or ``amp``, a
             launcher or a number of processes that needs GPUs which are not there.
     """
     if amp and not torch.cuda.is_available():
         raise UsageError('--amp needs a GPU, and none was found: train without it')
-    _check_data_once(cfg, ('train', 'val'))
+    if _is_first_rank():
+        _check_weights(cfg)
+        check_data(cfg, ('train', 'val'))
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
@@ -141,6 +151,7 @@ def run_test(
     show_dir: str | None = None,
     wait_time: float = 2,
     tta: bool = False,
+    fuse_conv_bn: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint as a config says.
 
@@ -149,39 +160,75 @@ def run_test(
         checkpoint: path of the checkpoint.
         out: a ``.pkl`` file for the predictions.
         show: show each prediction in a window.
-        show_dir: a folder for pictures of the predictions.
+        show_dir: a folder for pictures of the predictions; of detectors it lies inside the work
+            directory.
         wait_time: seconds for which ``show`` shows each.
         tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say.
+        fuse_conv_bn: fold normalisation into the convolutions (`mmfish.fuse`).
 
     Returns:
-        The metrics, as MMDetection names them.
+        The metrics, as the config's evaluator names them.
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
-        UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta``.
+        UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta`` or no
+            visualization hook for ``show`` and ``show_dir``.
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
-    _check_data_once(cfg, ('test',))
+    if _is_first_rank():
+        check_data(cfg, ('test',))
     cfg.load_from = checkpoint
     if show or show_dir:
-        options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
-        cfg = trigger_visualization_hook(cfg, options)
+        _visualize(cfg, show, show_dir, wait_time)
     if tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise UsageError('--tta needs tta_model and tta_pipeline in the config')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    if fuse_conv_bn:
+        _add_hook(cfg, 'mmfish.FuseHook')
     runner = _build_runner(cfg)
     if out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
     return runner.test()
 
 
-def _check_data_once(cfg: Config, splits: tuple[str, ...]) -> None:
-    # One rank of each machine looks; if it gives up, the launcher ends the others.
-    if os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0':
-        check_data(cfg, splits)
+def _visualize(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Switch on the hook that draws, whose settings differ between MMPretrain and MMDetection."""
+    if 'visualization' not in cfg.get('default_hooks', {}):
+        raise UsageError(
+            "--show and --show-dir need default_hooks=dict(visualization=dict(type='...')) in the "
+            'config: the hook that draws predictions'
+        )
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg.default_hooks.visualization.update(
+            enable=True, interval=1, show=show, out_dir=show_dir, wait_time=wait_time
+        )
+    else:
+        options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
+        trigger_visualization_hook(cfg, options)
+
+
+def _is_first_rank() -> bool:
+    # One rank of each machine looks at files; if it gives up, the launcher ends the others.
+    return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
+
+
+def _check_weights(cfg: Config) -> None:
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    if checkpoint and '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise CheckpointError(
+            f'The backbone starts from {checkpoint}, and there is no such file: train that '
+            'classifier first, or name another file with --cfg-options '
+            'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
+            'model.backbone.init_cfg=None'
+        )
+
+
+def _add_hook(cfg: Config, name: str) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
 
 
 def _build_runner(cfg: Config) -> Runner:

@@ -4,5 +4,6 @@ from mmfish.models.archs import ARCHS
 from mmfish.models.cls_head import FishNetClsHead
 from mmfish.models.fishnet import FishNet
 from mmfish.models.necks import FishFPN, FishHeadAdapter
+from mmfish.models.norm import FrozenBN
 
-__all__ = ['ARCHS', 'FishFPN', 'FishHeadAdapter', 'FishNet', 'FishNetClsHead']
+__all__ = ['ARCHS', 'FishFPN', 'FishHeadAdapter', 'FishNet', 'FishNetClsHead', 'FrozenBN']

@@ -30,6 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmfish.models.archs import resolve_arch
+from mmfish.models.pooling import MaxPool2d
 from mmfish.registry import MODELS
 
 DOWN_SAMPLE = ('max2', 'max3', 'avg2', 'conv')
@@ -45,9 +46,14 @@ def reduce_channels(x: Tensor, k: int) -> Tensor:
         k: divides C.
 
     Returns:
-        (N, C / k, H, W); `x` itself for k = 1.
+        (N, C / k, H, W), in the layout of `x`; `x` itself for k = 1.
     """
-    return x if k == 1 else x.unflatten(1, (-1, k)).sum(2)
+    if k == 1:
+        return x
+    if x.is_contiguous():
+        return x.unflatten(1, (-1, k)).sum(2)
+    # In channels-last the channels have to come last, or sum and gradient change the layout.
+    return x.movedim(1, -1).unflatten(-1, (-1, k)).sum(-1).movedim(-1, 1)
 
 
 class Bottleneck(BaseModule):
@@ -66,7 +72,6 @@ class Bottleneck(BaseModule):
         dilation: of the 3x3 convolution.
         reduce: bring the shortcut to c_out by summing adjacent channels, not by a convolution.
         norm_cfg: the normalisation layer.
-        with_cp: recompute the block in the backward pass instead of keeping its activations.
     """
 
     def __init__(
@@ -79,7 +84,6 @@ class Bottleneck(BaseModule):
         groups: int = 1,
         dilation: int = 1,
         reduce: bool = False,
-        with_cp: bool = False,
     ) -> None:
         super().__init__()
         self.bn1 = norm(norm_cfg, in_channels)
@@ -100,20 +104,33 @@ class Bottleneck(BaseModule):
             )
         else:
             self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c_out, H, W)."""
+        y = self.conv1(F.relu(self.bn1(x), inplace=True))
+        y = self.conv2(F.relu(self.bn2(y), inplace=True))
+        y = self.conv3(F.relu(self.bn3(y), inplace=True))
+        return y.add_(self.shortcut(x))
+
+
+class Blocks(nn.Sequential):
+    """Blocks in a row, in a refinement or a transfer.
+
+    Args:
+        *blocks: in the order in which they compute.
+        with_cp: keep the input of the first alone, and compute the rest again in the backward pass.
+    """
+
+    def __init__(self, *blocks: Bottleneck, with_cp: bool = False) -> None:
+        super().__init__(*blocks)
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) -> (N, c_out, H, W)."""
         if self.with_cp and torch.is_grad_enabled():
             context = partial(_recompute_context, self)
-            return checkpoint(self._forward, x, use_reentrant=False, context_fn=context)
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.relu(self.bn1(x), inplace=True))
-        y = self.conv2(F.relu(self.bn2(y), inplace=True))
-        y = self.conv3(F.relu(self.bn3(y), inplace=True))
-        return y.add_(self.shortcut(x))
+            return checkpoint(super().forward, x, use_reentrant=False, context_fn=context)
+        return super().forward(x)
 
 
 class Bridge(BaseModule):
@@ -215,8 +232,8 @@ class FishNet(BaseModule):
         norm_cfg: the normalisation layers. Defaults to dict(type='BN').
         norm_eval: keep BatchNorm in eval mode, its statistics fixed, while training. Defaults to
             False.
-        with_cp: recompute each block in the backward pass instead of keeping its activations:
-            less memory, more time, the same numbers. Defaults to False.
+        with_cp: recompute each stage's blocks, and each transfer's, in the backward pass instead of
+            keeping their activations: less memory, more time, the same numbers. Defaults to False.
         down_sample: 'max2' (2x2 max-pooling), 'max3' (3x3 with stride 2), 'avg2' (2x2 average), or
             'conv' (BN-ReLU-1x1 with stride 2), in tail and head (table 2). Defaults to 'max2'.
         dilation: the 3x3 convolutions of 'none', 'body' or 'body+head' are dilated, by 1 at the
@@ -266,11 +283,12 @@ class FishNet(BaseModule):
 
         def blocks(c_in: int, c_out: int, n: int, level: int, **options: Any) -> nn.Sequential:
             width, groups = _bottleneck(c_out, level, arch)
-            options.update(width=width, groups=groups, norm_cfg=norm_cfg, with_cp=with_cp)
+            options.update(width=width, groups=groups, norm_cfg=norm_cfg)
             rest = {**options, 'reduce': False}
-            return nn.Sequential(
+            return Blocks(
                 Bottleneck(c_in, c_out, **options),
                 *(Bottleneck(c_out, c_out, **rest) for _ in range(n - 1)),
+                with_cp=with_cp,
             )
 
         def transfer(channels: int, n: int, level: int) -> nn.Sequential:
@@ -475,7 +493,7 @@ def _stem(kind: str, in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequ
 
         layers = [ResLayer(BasicBlock, 2, in_channels, c, stride=2, norm_cfg=norm_cfg)]
     if kind != 'small':
-        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        layers.append(MaxPool2d(3, stride=2, padding=1))
     return nn.Sequential(*layers)
 
 
@@ -488,8 +506,8 @@ def _down_sample(kind: str, channels: int, norm_cfg: dict) -> nn.Module:
             nn.Conv2d(channels, channels, 1, stride=2, bias=False),
         )
     return {
-        'max2': partial(nn.MaxPool2d, 2, stride=2),
-        'max3': partial(nn.MaxPool2d, 3, stride=2, padding=1),
+        'max2': partial(MaxPool2d, 2, stride=2),
+        'max3': partial(MaxPool2d, 3, stride=2, padding=1),
         'avg2': partial(nn.AvgPool2d, 2, stride=2),
     }[kind]()
 
@@ -533,7 +551,7 @@ def _check_out_indices(out_indices: Sequence[int] | None, stages: int) -> tuple[
 
 
 class _StatisticsKept:
-    """While a block is recomputed, BatchNorm updates copies of its statistics, to throw away."""
+    """While blocks are recomputed, BatchNorm updates copies of its statistics, to throw away."""
 
     def __init__(self, module: nn.Module) -> None:
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 from pycocotools.coco import COCO
+
+from mmfish.results.logs import read_logs
 
 INK = '#333333'
 DPI = 150
@@ -112,7 +113,7 @@ def training_curves(work_dir: str | Path, out: str | Path) -> Path:
             f'There is no training log in {work_dir}: */vis_data/scalars.json was looked for, '
             'which tools/train.py writes there.'
         )
-    training, evaluations = _read_logs(logs)
+    training, evaluations = read_logs(logs)
     if not training:
         raise ValueError(
             f'The log {logs[-1]} has no training iteration: train for longer than the interval '
@@ -172,33 +173,6 @@ def _draw_objects(axes: Axes, coco: COCO, image: np.ndarray, objects: list[dict[
     axes.imshow(image, interpolation='bicubic')
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.axis('off')
-
-
-def _read_logs(
-    logs: Iterable[Path],
-) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
-    """Read MMEngine's scalars: training lines and evaluations, each by iteration."""
-    training: dict[int, dict[str, float]] = {}
-    evaluations: dict[int, dict[str, float]] = {}
-    for log in logs:
-        first = True
-        for line in log.read_text(encoding='utf-8').splitlines():
-            try:
-                scalars = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # half a line: the training was killed, or is writing it
-            if 'loss' in scalars:
-                iteration = scalars['iter']
-                if first:
-                    # What an earlier run did beyond the point of resuming was thrown away.
-                    training = {i: s for i, s in training.items() if i < iteration}
-                    evaluations = {i: s for i, s in evaluations.items() if i < iteration}
-                    first = False
-                training[iteration] = scalars
-            elif METRICS.keys() & scalars.keys():
-                # The step of an evaluation is its epoch or its iteration, as the runner counts.
-                evaluations[max([scalars['step'], *training])] = scalars
-    return training, evaluations
 
 
 def _draw_losses(axes: Axes, training: dict[int, dict[str, float]]) -> None:

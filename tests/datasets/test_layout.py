@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.errors import MissingDataError
+from mmfish.errors import MissingDataError, UsageError
 
 
 def write(root, split='train', images=('1.jpg', 'part/2.jpg'), present=('1.jpg', 'part/2.jpg')):
@@ -70,6 +70,16 @@ def test_an_incomplete_folder_is_counted(tmp_path):
         check_data(config(tmp_path), ('train',))
 
 
+def test_segmentation_maps_are_looked_for(tmp_path):
+    write(tmp_path)
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.dataset.data_prefix.seg = 'stuffthingmaps/train2017/'
+    with pytest.raises(MissingDataError, match=r'no .*stuffthingmaps.*segmentation maps'):
+        check_data(cfg, ('train',))
+    (tmp_path / 'stuffthingmaps/train2017').mkdir(parents=True)
+    check_data(cfg, ('train',))
+
+
 def test_remote_storage_is_left_alone():
     check_data(config('s3://bucket/coco/'), ('train',))
 
@@ -81,3 +91,38 @@ def test_data_root_moves_data_sets_evaluators_and_the_variable(tmp_path):
     check_data(cfg, ('train',))
     assert cfg.data_root == f'{tmp_path}/'
     assert cfg.val_evaluator[0].ann_file == f'{tmp_path}/annotations/instances_val2017.json'
+
+
+def test_a_data_root_for_data_that_lie_in_no_folder_is_an_error():
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='mmfish.Digits', split='train'))))
+    with pytest.raises(UsageError, match='data_root'):
+        set_data_root(cfg, 'elsewhere')
+
+
+def imagenet(root):
+    dataset = dict(type='ImageNet', data_root=str(root), split='val')
+    return Config(dict(val_dataloader=dict(dataset=dataset)))
+
+
+def test_imagenet_by_folders_of_classes_or_by_a_list_passes(tmp_path):
+    by_folders, by_list = tmp_path / 'folders', tmp_path / 'list'
+    for i in range(1000):
+        (by_folders / f'val/n{i:08d}').mkdir(parents=True)
+    (by_list / 'val').mkdir(parents=True)
+    (by_list / 'meta').mkdir()
+    (by_list / 'meta/val.txt').touch()
+    for root in (by_folders, by_list):
+        check_data(imagenet(root), ('val',))
+
+
+@pytest.mark.parametrize(
+    ('present', 'named'), [((), 'there is no '), (('n01440764', 'n01443537'), 'has 2 folders')]
+)
+def test_what_is_missing_of_imagenet_is_named_with_what_to_do(tmp_path, present, named):
+    for name in present:
+        (tmp_path / 'val' / name).mkdir(parents=True)
+    with pytest.raises(MissingDataError) as error:
+        check_data(imagenet(tmp_path), ('val',))
+    for part in (str(tmp_path / 'val'), named, 'image-net.org', '--data-root', 'digits'):
+        assert part in str(error.value)
+    assert '\n' not in str(error.value)

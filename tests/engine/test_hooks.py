@@ -1,13 +1,13 @@
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmfish.engine import StopGradClipHook
+from mmfish.engine import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
 
 
 class Steep(BaseModel):
@@ -32,22 +32,20 @@ class StepSizes(Hook):
         self.sizes.append(self.before - runner.model.weight.item())
 
 
-def run(work_dir, epochs, **kwargs):
+def run(work_dir, epochs, hooks=(), **kwargs):
     sizes = StepSizes()
-    # A runner leaves its scope behind, which later tests would build their modules in.
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        runner = Runner(
-            model=Steep(),
-            work_dir=str(work_dir),
-            train_dataloader=DataLoader(TensorDataset(torch.zeros(2, 1))),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
-            default_hooks=dict(logger=None),
-            custom_hooks=[StopGradClipHook(epoch=2), sizes],
-            experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
-            **kwargs,
-        )
-        runner.train()
+    runner = Runner(
+        model=Steep(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(TensorDataset(torch.zeros(2, 1))),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
+        default_hooks=dict(logger=None),
+        custom_hooks=[StopGradClipHook(epoch=2), sizes, *hooks],
+        experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
+        **kwargs,
+    )
+    runner.train()
     return sizes.sizes
 
 
@@ -59,3 +57,77 @@ def test_a_run_resumed_after_the_second_epoch_does_not_clip(tmp_path):
     run(tmp_path, epochs=2)
     sizes = run(tmp_path, epochs=3, resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
     assert sizes == pytest.approx([1000] * 2)
+
+
+class Threads(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen = torch.get_num_threads()
+
+
+def test_threads_are_limited_while_a_run_lasts(tmp_path):
+    before = torch.get_num_threads()
+    threads = Threads()
+    try:
+        torch.set_num_threads(3)
+        run(tmp_path, epochs=1, hooks=[CPUThreadsHook(threads=2), threads])
+        assert (threads.seen, torch.get_num_threads()) == (2, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+class Layers(BaseModel):
+    """A convolution with BatchNorm that predicts the sums of its outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+
+    def forward(self, images, mode='tensor'):
+        self.features = self.bn(self.conv(images))
+        return [self.features.sum()]
+
+
+class Sum(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.append(data_samples[0].item())
+
+    def compute_metrics(self, results):
+        return dict(sum=sum(results))
+
+
+class Models(Hook):
+    """Remembers what is run."""
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.model = runner.model
+        self.features = runner.model.features
+
+
+def run_test(work_dir, model, *hooks):
+    runner = Runner(
+        model=model,
+        work_dir=str(work_dir),
+        test_dataloader=DataLoader(TensorDataset(torch.arange(2 * 64.0).view(2, 1, 8, 8))),
+        test_cfg=dict(),
+        test_evaluator=Sum(),
+        default_hooks=dict(logger=None),
+        custom_hooks=list(hooks),
+        experiment_name=f'{work_dir.name}-{len(hooks)}',
+    )
+    return runner.test()['sum'], runner.model
+
+
+def test_channels_last_and_fuse_change_how_a_model_is_tested_and_nothing_else(tmp_path):
+    model = Layers()
+    model.bn.running_var.fill_(3)
+    plain, fast = Models(), Models()
+    expected, _ = run_test(tmp_path, model, plain)
+    found, after = run_test(tmp_path, model, fast, FuseHook(), ChannelsLastHook())
+
+    assert plain.features.is_contiguous()
+    assert fast.features.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(plain.model.bn, nn.BatchNorm2d)
+    assert isinstance(fast.model.bn, nn.Identity)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert after is model

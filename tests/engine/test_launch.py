@@ -1,9 +1,11 @@
+import argparse
+
 import pytest
 from mmengine.config import Config
 
 from mmfish import config_path
-from mmfish.engine.launch import load_config, run_test, run_train
-from mmfish.errors import UsageError
+from mmfish.engine.launch import add_run_arguments, load_config, run_test, run_train
+from mmfish.errors import CheckpointError, MissingDataError, UsageError
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
 
@@ -22,6 +24,28 @@ def test_cfg_options_have_the_last_word_over_data_root():
     assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
 
 
+def test_weights_that_are_not_there_are_named_with_the_ways_out(tmp_path):
+    name = str(tmp_path / 'fishnet99.pth')
+    cfg = load_config(CONFIG, cfg_options={'model.backbone.init_cfg.checkpoint': name})
+    with pytest.raises(CheckpointError, match=r'fishnet99\.pth.*checkpoint=FILE.*init_cfg=None'):
+        run_train(cfg)
+
+
+@pytest.mark.parametrize('option', ['init_cfg=None', 'init_cfg.checkpoint={}'])
+def test_from_scratch_or_from_a_file_the_run_gets_as_far_as_the_data(option, tmp_path):
+    file = tmp_path / 'fishnet150.pth'
+    file.touch()
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    option = f'model.backbone.{option.format(file)}'
+    args = parser.parse_args(['--data-root', str(tmp_path), '--cfg-options', option])
+    cfg = load_config(CONFIG, data_root=args.data_root, cfg_options=args.cfg_options)
+    expected = None if option.endswith('None') else dict(type='Pretrained', checkpoint=str(file))
+    assert cfg.model.backbone.init_cfg == expected
+    with pytest.raises(MissingDataError):
+        run_train(cfg)
+
+
 def test_auto_scale_lr_without_a_base_batch_size_is_an_error():
     with pytest.raises(UsageError, match='base_batch_size'):
         run_train(Config(dict(launcher='none')), auto_scale_lr=True)
@@ -35,3 +59,14 @@ def test_out_must_name_a_pickle():
 def test_tta_without_its_settings_is_an_error():
     with pytest.raises(UsageError, match='tta_model'):
         run_test(Config(dict(launcher='none')), 'checkpoint.pth', tta=True)
+
+
+def test_showing_predictions_without_the_hook_for_it_is_an_error():
+    with pytest.raises(UsageError, match='default_hooks'):
+        run_test(Config(dict(launcher='none')), 'checkpoint.pth', show_dir='pictures')
+
+
+def test_channels_last_comes_after_the_hooks_of_the_config():
+    hooks = load_config(CONFIG, channels_last=True).custom_hooks
+    assert hooks[:-1] == load_config(CONFIG).custom_hooks
+    assert hooks[-1] == dict(type='mmfish.ChannelsLastHook')

@@ -101,6 +101,21 @@ def test_head_defaults_to_the_channels_and_classes_of_the_released_networks():
     assert sum(p.numel() for p in head.parameters()) == parameters
 
 
+def test_with_a_feat_size_the_head_is_a_dense_layer_over_the_flattened_map():
+    head = FishNetClsHead(num_classes=5, in_channels=8, feat_size=3).eval()
+    level = torch.randn(2, 8, 3, 3)
+    bn1, _, squeeze, bn2, _, _, score = head.score
+    x = bn2(squeeze(bn1(level).clamp(min=0))).clamp(min=0)
+    expected = torch.einsum('nchw,kchw->nk', x, score.weight.view(5, 4, 3, 3)) + score.bias
+    torch.testing.assert_close(head((level,)), expected)
+
+
+def test_a_level_of_another_size_than_feat_size_is_an_error():
+    head = FishNetClsHead(num_classes=5, in_channels=8, feat_size=3)
+    with pytest.raises(ValueError, match=r'last level of 3x3 .* got 3x4'):
+        head((torch.randn(2, 8, 3, 4),))
+
+
 def test_norm_cfg_reaches_the_head():
     head = FishNetClsHead(5, 8, norm_cfg=dict(type='GN', num_groups=2))
     assert sum(isinstance(m, nn.GroupNorm) for m in head.modules()) == 2

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import torch.utils.checkpoint
 from mmcv.cnn.utils import fuse_conv_bn
+from mmdet.models.necks import FPN
 from mmengine import ConfigDict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,6 +26,14 @@ TINY = dict(
 )
 TINY_CHANNELS = (40, 104, 200, 264)
 TWO_STAGES = ARCHS['fishnet55']
+# The least that has something of every kind.
+LITTLE = dict(
+    stem=4,
+    tail=dict(channels=(8, 16), blocks=(1, 1)),
+    bridge=dict(blocks=1),
+    body=dict(channels=(16, 12), blocks=(1, 1), transfers=(1, 1)),
+    head=dict(blocks=(1, 1), transfers=(1, 1)),
+)
 # What frozen_stages counts, by the beginning of the parameters' names.
 STAGES = (
     'stem.',
@@ -726,6 +735,91 @@ class TestFuseConvBn:
         assert norms(head) - norms(fused_head) == 1
 
 
+class TestChannelsLast:
+    @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='FrozenBN')], ids=str)
+    @pytest.mark.parametrize('training', [True, False])
+    def test_every_layer_keeps_the_layout_of_the_weights(self, norm_cfg, training):
+        net = FishNet(TINY, norm_cfg=norm_cfg).train(training)
+        images = torch.randn(2, 3, 72, 64)
+        expected = net(images)
+        net.to(memory_format=torch.channels_last)
+        wrong = []
+
+        def check(name):
+            def hook(module, args, output):
+                for tensor in output if isinstance(output, tuple) else (output,):
+                    if not tensor.is_contiguous(memory_format=torch.channels_last):
+                        wrong.append(name)
+
+            return hook
+
+        for name, module in net.named_modules():
+            if not isinstance(module, nn.ModuleList):
+                module.register_forward_hook(check(name))
+        levels = net(images)
+        assert wrong == []
+        for level, other in zip(levels, expected, strict=True):
+            torch.testing.assert_close(level, other, rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize('k', [2, 3])
+    def test_the_reduction_keeps_it_there_and_back(self, k, layout):
+        x = torch.randn(2, 12, 3, 5).contiguous(memory_format=layout).requires_grad_()
+        gradients = []
+        x.register_hook(gradients.append)
+        y = reduce_channels(x, k)
+        (y * torch.arange(12 // k).view(-1, 1, 1)).sum().backward()
+        assert y.is_contiguous(memory_format=layout)
+        assert gradients[0].is_contiguous(memory_format=layout)
+        expected = torch.arange(12).div(k, rounding_mode='floor').view(-1, 1, 1).expand(2, 12, 3, 5)
+        assert torch.equal(gradients[0], expected.float())
+        assert torch.equal(y, reduce_channels(x.contiguous(), k))
+
+
+class TestCompile:
+    @pytest.mark.parametrize(('norm', 'training'), [('BN', False), ('FrozenBN', True)])
+    def test_one_graph_with_the_same_numbers(self, norm, training):
+        torch.compiler.reset()
+        net = FishNet(LITTLE, norm_cfg=dict(type=norm)).train(training)
+        images = torch.randn(2, 3, 64, 64)
+        with torch.set_grad_enabled(training):
+            expected = copy.deepcopy(net)(images)
+            compiled = torch.compile(net, backend='eager', fullgraph=True)
+            levels = compiled(images)
+        for level, other in zip(levels, expected, strict=True):
+            torch.testing.assert_close(level, other)
+
+    def test_one_graph_with_a_neck(self):
+        torch.compiler.reset()
+        net = FishNet(LITTLE)
+        net = nn.Sequential(net, FPN(list(net.out_channels), 8, num_outs=4)).eval()
+        images = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            levels = torch.compile(net, backend='eager', fullgraph=True)(images)
+            for level, other in zip(levels, net(images), strict=True):
+                torch.testing.assert_close(level, other)
+
+
+class TestAutocast:
+    @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='FrozenBN')], ids=str)
+    @pytest.mark.parametrize('training', [True, False])
+    @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+    def test_levels_and_gradients_are_near_those_of_single_precision(
+        self, norm_cfg, training, dtype
+    ):
+        net = FishNet(TINY, norm_cfg=norm_cfg).train(training)
+        net.init_weights()
+        images = torch.randn(4, 3, 64, 64)
+        single = net(images)
+        with torch.autocast('cpu', dtype):
+            half = net(images)
+        for a, b in zip(single, half, strict=True):
+            assert (a - b).norm() < 0.2 * a.norm()
+        sum(level.float().square().mean() for level in half).backward()
+        assert all(p.grad.isfinite().all() for p in net.parameters())
+        assert net.stem[0].weight.grad.any()
+
+
 class TestReduceChannels:
     @pytest.mark.parametrize('k', [1, 2, 3, 6])
     def test_is_equation_8(self, k):
@@ -739,14 +833,11 @@ class TestReduceChannels:
 
 class TestBottleneck:
     @pytest.mark.parametrize('training', [True, False])
-    @pytest.mark.parametrize('with_cp', [True, False])
     @pytest.mark.parametrize(
         ('c_in', 'c_out', 'reduce'), [(12, 12, False), (12, 8, False), (12, 6, True)]
     )
     @pytest.mark.parametrize(('groups', 'dilation'), [(1, 1), (2, 1), (1, 3)])
-    def test_is_a_pre_activation_bottleneck(
-        self, training, with_cp, c_in, c_out, reduce, groups, dilation
-    ):
+    def test_is_a_pre_activation_bottleneck(self, training, c_in, c_out, reduce, groups, dilation):
         block = Bottleneck(
             c_in,
             c_out,
@@ -755,7 +846,6 @@ class TestBottleneck:
             dilation=dilation,
             reduce=reduce,
             norm_cfg=dict(type='BN'),
-            with_cp=with_cp,
         )
         with_statistics(block).train(training)
         reference = copy.deepcopy(block)

@@ -44,7 +44,9 @@ def test_testing_does_so_with_a_checkpoint(srun):
     assert words[-7:] == shlex.split(expected)
 
 
-@pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh', 'dist_train.sh'])
+@pytest.mark.parametrize(
+    'script', ['slurm_train.sh', 'slurm_test.sh', 'dist_train.sh', 'reproduce_table3.sh']
+)
 def test_a_call_without_arguments_shows_the_usage(script):
     process = subprocess.run([TOOLS / script], capture_output=True, text=True)
     assert process.returncode != 0

@@ -1,0 +1,19 @@
+# FishNet-55 on small images as the reproduction has it (see mmfish/models/archs.py): 56x56 inputs
+# and a dense layer at the end. Its report names neither schedule nor augmentation: schedule, shifts
+# and flips are what MMPretrain has for CIFAR-10.
+_base_ = [
+    'mmpretrain::_base_/schedules/cifar10_bs128.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mmfish.FishNet', arch='fishnet55', stem='small', out_indices=(2,)),
+    head=dict(type='mmfish.FishNetClsHead', num_classes=10, in_channels=112, feat_size=14),
+)
+
+# For the data sets that build on this: an eighth of the width is 4 pixels of CIFAR's 32.
+resize = dict(type='Resize', scale=56)
+shift = dict(type='RandomCrop', crop_size=56, padding=7)
+flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
+pack = dict(type='PackInputs')

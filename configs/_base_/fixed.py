@@ -1,0 +1,6 @@
+# What stays as it was pretrained while a detector learns (section 4.4 of the paper).
+fixed = dict(
+    frozen_stages=0,  # the stem
+    norm_cfg=dict(type='BN', requires_grad=False),  # every BatchNorm, its weights ...
+    norm_eval=True,  # ... and its statistics
+)

@@ -1,0 +1,10 @@
+# The report has about 30 % test accuracy.
+_base_ = ['../_base_/fishnet55_small.py', 'mmpretrain::_base_/datasets/cifar100_bs16.py']
+
+model = dict(head=dict(num_classes=100))
+
+train_pipeline = [_base_.resize, _base_.shift, _base_.flip, _base_.pack]
+test_pipeline = [_base_.resize, _base_.pack]
+train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=128, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,93 @@
+"""Normalisation with nothing left to learn."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from mmfish.registry import MODELS
+
+
+@MODELS.register_module()
+class FrozenBN(nn.Module):
+    """BatchNorm with statistics and affine fixed, in training too: y = x * scale + shift.
+
+    The numbers are those of BatchNorm in eval mode, for a fraction of its memory in training:
+    BatchNorm keeps its input for gradients that nobody asks for here, this keeps a scale for each
+    channel. No mode, optimiser or `requires_grad_` changes it, and ``norm_eval`` is not needed.
+
+    For MMDetection's ``norm_cfg=dict(type='FrozenBN')``; plain or with the prefix ``mmfish.`` it
+    works for any model. The state dict is that of BatchNorm, so checkpoints go both ways. It is no
+    subclass of BatchNorm, so that no conversion to SyncBN and no recomputing of statistics finds
+    it.
+
+    Args:
+        num_features: channels.
+        eps: added to the variance. Defaults to 1e-5.
+    """
+
+    _abbr_ = 'bn'  # how MMCV names it within a model: as BatchNorm is named in checkpoints
+    _version = nn.BatchNorm2d._version
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer('weight', torch.ones(num_features))
+        self.register_buffer('bias', torch.zeros(num_features))
+        self.register_buffer('running_mean', torch.zeros(num_features))
+        self.register_buffer('running_var', torch.ones(num_features))
+        self.register_buffer('num_batches_tracked', torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) -> the same shape."""
+        fixed = self.running_mean, self.running_var, self.weight, self.bias
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _FixedAffine.apply(x, *fixed, self.eps)
+        return F.batch_norm(x, *fixed, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f'{self.num_features}, eps={self.eps}'
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, *args
+        )
+        # Some checkpoints have no counter, and nothing depends on it.
+        counter = f'{prefix}num_batches_tracked'
+        if counter in missing_keys:
+            missing_keys.remove(counter)
+
+
+class _FixedAffine(torch.autograd.Function):
+    """BatchNorm in eval mode that keeps no input: the gradient of an affine does not need it."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(weight * (var + eps).rsqrt())
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = ctx.saved_tensors
+        scale = scale.to(grad.dtype).view(-1, *[1] * (grad.dim() - 2))
+        return grad * scale, None, None, None, None, None

@@ -1,0 +1,493 @@
+"""Time and memory of FishNet in each of its modes, beside other networks.
+
+All contestants take turns in one process and the median of the rounds counts: whatever else the
+machine does meanwhile meets all of them.
+"""
+
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from mmdet.testing import demo_mm_inputs
+from mmengine.hub import get_config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from mmfish.checkpoints import from_pytorchcv
+from mmfish.errors import UsageError
+from mmfish.fusion import fuse
+from mmfish.registry import MODELS
+
+KINDS = ('backbone', 'detector', 'classifier')
+STEPS = ('inference', 'training')
+BASELINE = {'backbone': 'pytorchcv FishNet-150', 'detector': 'ResNet-50', 'classifier': 'ResNet-50'}
+# What a mode of FishNet changes: options of the network, and what is done to the model.
+MODES: dict[str, dict[str, dict[str, Any]]] = {
+    'inference': {
+        'plain': {},
+        'channels-last': dict(channels_last=True),
+        'fused': dict(fused=True),
+        'fused, channels-last': dict(fused=True, channels_last=True),
+        'compiled': dict(fused=True, channels_last=True, compiled=True),
+    },
+    'training': {
+        'BN': dict(norm_eval=True),
+        'FrozenBN': dict(norm_cfg=dict(type='FrozenBN')),
+        'FrozenBN, channels-last': dict(norm_cfg=dict(type='FrozenBN'), channels_last=True),
+        'FrozenBN, channels-last, with_cp': dict(
+            norm_cfg=dict(type='FrozenBN'), channels_last=True, with_cp=True
+        ),
+    },
+}
+RESNET_CHANNELS = (256, 512, 1024, 2048)
+HRNET = 'mmdet::hrnet/mask-rcnn_hrnetv2p-w32-1x_coco.py'
+MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+OTHERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    'ResNet-50': (dict(type='mmdet.ResNet', depth=50), RESNET_CHANNELS),
+    'ResNet-101': (dict(type='mmdet.ResNet', depth=101), RESNET_CHANNELS),
+    'ResNeXt-50': (
+        dict(type='mmdet.ResNeXt', depth=50, groups=32, base_width=4),
+        RESNET_CHANNELS,
+    ),
+    'Res2Net-50': (
+        dict(type='mmdet.Res2Net', depth=50, scales=4, base_width=26),
+        RESNET_CHANNELS,
+    ),
+    'HRNet-W32': (dict(type='mmdet.HRNet'), (32, 64, 128, 256)),
+    'DenseNet-161': (
+        dict(type='mmpretrain.DenseNet', arch='161', out_indices=(0, 1, 2, 3)),
+        (192, 384, 1056, 2208),
+    ),
+}
+
+
+@dataclass
+class Contestant:
+    """Something to measure.
+
+    Attributes:
+        name: as it stands in the tables.
+        model: with its mode, layout and weights as they are to be measured.
+        forward: runs the model once, uncompiled; in training it returns a loss.
+        run: the same, compiled or not.
+    """
+
+    name: str
+    model: nn.Module
+    forward: Callable[[], Any]
+    run: Callable[[], Any]
+
+
+@dataclass
+class Measurement:
+    """Figures of one contestant.
+
+    Attributes:
+        name: of the contestant.
+        seconds: of a step, the median of the rounds.
+        floor: seconds of the model's own convolutions alone, one by one, at the same shapes and
+            layout, in training forward and backward; the median of the same rounds.
+        macs: multiplications of these convolutions, forward.
+        bytes_held: what autograd keeps from forward to backward; None in inference.
+        peak_bytes: the most that a step allocates beyond what it finds; None without a GPU.
+        rounds: seconds of each round.
+    """
+
+    name: str
+    seconds: float
+    floor: float
+    macs: int
+    bytes_held: int | None
+    peak_bytes: int | None
+    rounds: list[float]
+
+
+def benchmark(
+    kind: str = 'backbone',
+    step: str = 'inference',
+    arch: str = 'fishnet150',
+    batch: int = 1,
+    size: tuple[int, int] = (800, 1344),
+    rounds: int = 5,
+    names: Sequence[str] | None = None,
+    device: str = 'cpu',
+) -> list[Measurement]:
+    """Measure FishNet in each of its modes, and other networks.
+
+    Args:
+        kind: 'backbone', 'detector' (Mask R-CNN with FPN, as MMDetection ships it) or 'classifier'.
+        step: 'inference', or 'training': forward and backward, without the optimiser.
+        arch: of FishNet.
+        batch: images at once.
+        size: height and width of the images.
+        rounds: that count; one more comes before them.
+        names: of the contestants, all by default.
+        device: where to run.
+
+    Returns:
+        One entry for each contestant.
+
+    Raises:
+        UsageError: there is no such contestant.
+    """
+    builders = _builders(kind, step, arch)
+    unknown = set(names or ()) - builders.keys()
+    if unknown:
+        raise UsageError(
+            f'there is no contestant {min(unknown)!r} for {step} of a {kind}: expected some of '
+            f'{"; ".join(builders)}'
+        )
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain' if kind == 'classifier' else 'mmdet'):
+        contestants = [
+            _contestant(name, build, kind, step, (batch, 3, *size), device)
+            for name, build in builders.items()
+            if not names or name in names
+        ]
+        return _measure(contestants, step == 'training', rounds, torch.device(device))
+
+
+def bytes_held(model: nn.Module, forward: Callable[[], Any]) -> int:
+    """What autograd keeps of a forward pass for the backward pass, in bytes.
+
+    Each storage counts once, and those of parameters and buffers do not.
+
+    Args:
+        model: whose parameters and buffers are left out.
+        forward: runs it, with gradients.
+    """
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = forward()
+    total = sum(kept.values())
+    del outputs  # until here: storages that are given back would be used again
+    return total
+
+
+def convolutions(
+    model: nn.Module, forward: Callable[[], Any], training: bool
+) -> tuple[list[Callable[[], object]], int]:
+    """A model's convolutions, to be run alone.
+
+    Args:
+        model: where they are.
+        forward: runs it.
+        training: with the backward pass of each.
+
+    Returns:
+        A function for each time that a convolution ran, for the same shapes and layouts; and the
+        multiplications of all, forward.
+    """
+    calls, macs, inputs = [], 0, {}
+
+    def record(conv: nn.Conv2d, args: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        macs += output.numel() * conv.weight[0].numel()
+        x = args[0]
+        key = x.shape, x.stride(), x.requires_grad
+        if key not in inputs:  # one for all of a kind, or they would take more than the network
+            inputs[key] = torch.randn_like(x).requires_grad_(x.requires_grad)
+        calls.append(partial(_convolve, conv, inputs[key], training and output.requires_grad))
+
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    handles = [conv.register_forward_hook(record) for conv in convs]
+    forward()
+    for handle in handles:
+        handle.remove()
+    return calls, macs
+
+
+def table(measurements: Sequence[Measurement], baseline: str) -> str:
+    """Measurements as a Markdown table, with ratios to a contestant where it is among them."""
+    base = next((m for m in measurements if m.name == baseline), None)
+    training = measurements[0].bytes_held is not None
+    peaks = measurements[0].peak_bytes is not None
+    head = ['', 'GMACs', 'seconds', 'ratio', 'over its floor']
+    head += ['held for backward, MiB', 'ratio'] * training + ['peak, MiB'] * peaks
+    lines = [head, ['---'] * len(head)]
+    for m in measurements:
+        row = [m.name, f'{m.macs / 1e9:.1f}', f'{m.seconds:.3f}']
+        row += [f'{m.seconds / base.seconds:.2f}' if base else '', f'{m.seconds / m.floor:.2f}']
+        if training:
+            row.append(f'{m.bytes_held / 2**20:.0f}')
+            row.append(f'{m.bytes_held / base.bytes_held:.2f}' if base else '')
+        if peaks:
+            row.append(f'{m.peak_bytes / 2**20:.0f}')
+        lines.append(row)
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def environment(device: str = 'cpu') -> str:
+    """What figures depend on: device, threads, versions."""
+    if device.startswith('cuda'):
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    return f'{where}; torch {torch.__version__}, Python {platform.python_version()}'
+
+
+def save_json(path: Path, runs: Sequence[dict[str, Any]], device: str) -> None:
+    """Write runs, each with its settings and ``measurements``, and what they depend on."""
+    content = [{**run, 'measurements': [asdict(m) for m in run['measurements']]} for run in runs]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(environment=environment(device), runs=content), indent=1))
+
+
+def plot(measurements: Sequence[Measurement], out: Path) -> Path:
+    """Draw time against multiplications with the floors, or in training the bytes held.
+
+    Args:
+        measurements: of one run.
+        out: the PNG to write. Its folder is made where there is none.
+
+    Returns:
+        ``out``.
+    """
+    figure = Figure(figsize=(7.5, 4.5), dpi=150, layout='constrained')
+    axes = figure.subplots()
+    if measurements[0].bytes_held is None:
+        for m in measurements:
+            x = m.macs / 1e9
+            axes.plot([x, x], [m.floor, m.seconds], color='#bbbbbb', linewidth=1, zorder=1)
+            axes.plot(x, m.floor, '_', color='#777777', markersize=12)
+            axes.plot(x, m.seconds, 'o', color='C0' if 'FishNet' in m.name else 'C1')
+            axes.annotate(
+                m.name, (x, m.seconds), (6, 0), textcoords='offset points', fontsize=7, va='center'
+            )
+        axes.plot([], [], '_', color='#777777', markersize=12, label='its convolutions alone')
+        axes.legend(frameon=False)
+        axes.margins(x=0.25)
+        axes.set(xlabel='GMACs', ylabel='seconds')
+        axes.set_ylim(bottom=0)
+    else:
+        names = [m.name for m in measurements][::-1]
+        sizes = [m.bytes_held / 2**20 for m in measurements][::-1]
+        colours = ['C0' if 'FishNet' in name else 'C1' for name in names]
+        bars = axes.barh(names, sizes, color=colours)
+        axes.bar_label(bars, fmt='%.0f', padding=3, fontsize=8)
+        axes.margins(x=0.12)
+        axes.tick_params(axis='y', labelsize=8)
+        axes.set_xlabel('held for the backward pass, MiB')
+    axes.spines[['top', 'right']].set_visible(False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out)
+    return out
+
+
+def _builders(kind: str, step: str, arch: str) -> dict[str, Callable[[], tuple[nn.Module, dict]]]:
+    """How each contestant's model is made, by name: a model and what is done to it."""
+    ours = 'FishNet-' + arch.removeprefix('fishnet') if arch.startswith('fishnet') else arch
+    builders = {
+        f'{ours}, {mode}': partial(_build_fishnet, kind, arch, changes)
+        for mode, changes in MODES[step].items()
+    }
+    if kind == 'backbone':
+        builders[BASELINE[kind]] = _build_pytorchcv
+    for name in OTHERS:
+        if kind != 'detector' or name != 'DenseNet-161':
+            builders[name] = partial(_build_other, kind, step, name)
+    return builders
+
+
+def _build_fishnet(kind: str, arch: str, changes: dict[str, Any]) -> tuple[nn.Module, dict]:
+    changes = dict(changes)
+    treatment = {
+        key: changes.pop(key) for key in ('fused', 'channels_last', 'compiled') if key in changes
+    }
+    backbone = dict(type='mmfish.FishNet', arch=arch, **changes)
+    if kind == 'detector':
+        backbone['frozen_stages'] = 0
+    elif kind == 'classifier':
+        backbone['out_indices'] = (3,)
+    with torch.device('meta'):
+        channels = MODELS.build(backbone).out_channels
+    head = dict(type='mmfish.FishNetClsHead', in_channels=channels[-1])
+    model = MODELS.build(_around(kind, backbone, channels, dict(head=head)))
+    if kind == 'backbone' and arch == 'fishnet150':  # the numbers that the baseline has
+        weights = from_pytorchcv(_pytorchcv_net().state_dict())
+        prefix = 'backbone.'
+        model.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        )
+    return model, treatment
+
+
+def _build_pytorchcv() -> tuple[nn.Module, dict]:
+    features = _pytorchcv_net().features
+    return nn.Sequential(features.init_block, features.hg), {}
+
+
+@cache
+def _pytorchcv_net() -> nn.Module:
+    try:
+        from pytorchcv.model_provider import get_model
+    except ImportError as error:
+        raise UsageError(
+            'the benchmark of backbones needs the package pytorchcv: `pip install pytorchcv`'
+        ) from error
+    return get_model('fishnet150')
+
+
+def _build_other(kind: str, step: str, name: str) -> tuple[nn.Module, dict]:
+    if kind == 'detector' and name == 'ResNet-50':
+        model = get_config(MASK_RCNN).model
+        model.backbone.init_cfg = None
+        return MODELS.build(model), {}
+    backbone, channels = OTHERS[name]
+    if name == 'HRNet-W32':
+        backbone = dict(backbone, extra=get_config(HRNET).model.backbone.extra)
+    if kind == 'classifier' and name != 'DenseNet-161':
+        backbone = dict(backbone, out_indices=(3,)) if name != 'HRNet-W32' else backbone
+    if step == 'training' and name != 'DenseNet-161':
+        backbone = dict(backbone, norm_eval=True)
+    head = dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=channels[-1])
+    neck = dict(type='mmpretrain.GlobalAveragePooling')
+    return MODELS.build(_around(kind, backbone, channels, dict(neck=neck, head=head))), {}
+
+
+def _around(kind: str, backbone: dict, channels: Sequence[int], classifier: dict) -> dict:
+    """The config of a backbone alone, in Mask R-CNN, or in a classifier."""
+    if kind == 'backbone':
+        return backbone
+    if kind == 'classifier':
+        return dict(type='mmpretrain.ImageClassifier', backbone=backbone, **classifier)
+    model = get_config(MASK_RCNN).model
+    model.backbone = backbone
+    model.neck.in_channels = list(channels)
+    return model
+
+
+def _contestant(
+    name: str,
+    build: Callable[[], tuple[nn.Module, dict]],
+    kind: str,
+    step: str,
+    shape: tuple[int, int, int, int],
+    device: str,
+) -> Contestant:
+    model, treatment = build()
+    training = step == 'training'
+    model.train(training)
+    if training and name.startswith('pytorchcv'):
+        model.eval()  # fixed BatchNorm, and there is nothing else that the mode changes
+    if treatment.get('fused'):
+        model = fuse(model)
+    model.to(device)
+    if treatment.get('channels_last'):
+        model.to(memory_format=torch.channels_last)
+    network = model
+    if treatment.get('compiled'):
+        network = torch.compile(model, options=dict(freezing=True))
+    forwards = [_forward(net, kind, training, shape, device) for net in (model, network)]
+    return Contestant(name, model, *forwards)
+
+
+def _forward(
+    model: Callable, kind: str, training: bool, shape: tuple[int, ...], device: str
+) -> Callable[[], Any]:
+    if kind == 'detector':
+        batch, *image = shape
+        packed = demo_mm_inputs(batch, [image] * batch, [8] * batch, num_classes=80, with_mask=True)
+        data = model.data_preprocessor(packed, training)
+        data['inputs'] = data['inputs'].to(device)
+        data['data_samples'] = [sample.to(device) for sample in data['data_samples']]
+        mode = 'loss' if training else 'predict'
+        run = lambda: model(**copy.copy(data), mode=mode)  # noqa: E731
+        return (lambda: model.parse_losses(run())[0]) if training else run
+    images = torch.randn(shape, device=device)
+    if kind == 'classifier':
+        if not training:
+            return lambda: model(images)
+        from mmpretrain.structures import DataSample
+
+        samples = [DataSample().set_gt_label(i % 1000).to(device) for i in range(shape[0])]
+        return lambda: model(images, samples, mode='loss')['loss']
+    if not training:
+        return lambda: model(images)
+    return lambda: sum(level.mean() for level in _levels(model(images)))
+
+
+def _levels(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else outputs
+
+
+def _measure(
+    contestants: Sequence[Contestant], training: bool, rounds: int, device: torch.device
+) -> list[Measurement]:
+    gradients = torch.enable_grad if training else torch.no_grad
+    seconds: list[list[float]] = [[] for _ in contestants]
+    floors: list[list[float]] = [[] for _ in contestants]
+    held: list[int | None] = [None] * len(contestants)
+    peaks: list[int | None] = [None] * len(contestants)
+    with gradients():
+        alone = [convolutions(c.model, c.forward, training) for c in contestants]
+        for i, c in enumerate(contestants):
+            if training:
+                held[i] = bytes_held(c.model, c.forward)
+        for number in range(rounds + 1):
+            for i, c in enumerate(contestants):
+                step, peaks[i] = _timed(partial(_step, c, training), device)
+                floor, _ = _timed(lambda calls=alone[i][0]: [call() for call in calls], device)
+                c.model.zero_grad(set_to_none=True)
+                if number:  # the first round warms up
+                    seconds[i].append(step)
+                    floors[i].append(floor)
+    return [
+        Measurement(
+            c.name,
+            statistics.median(seconds[i]),
+            statistics.median(floors[i]),
+            alone[i][1],
+            held[i],
+            peaks[i],
+            seconds[i],
+        )
+        for i, c in enumerate(contestants)
+    ]
+
+
+def _step(contestant: Contestant, training: bool) -> None:
+    result = contestant.run()
+    if training:
+        result.backward()
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, backward: bool) -> None:
+    y = conv.forward(x)
+    if backward:
+        wanted = [t for t in (x, *conv.parameters()) if t.requires_grad]
+        torch.autograd.grad(y, wanted, y.detach())
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> tuple[float, int | None]:
+    """Seconds of a run, and on a GPU the most memory that it took beyond what there was."""
+    if device.type != 'cuda':
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start, None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    torch.cuda.synchronize(device)
+    return start.elapsed_time(end) / 1000, torch.cuda.max_memory_allocated(device) - before

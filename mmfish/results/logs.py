@@ -1,0 +1,109 @@
+"""What runs have written: MMEngine's scalars, and the metrics of tests."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has come to.
+
+    Attributes:
+        name: of its config, and so of its work folder.
+        metrics: of its last evaluation, by MMEngine's names; empty if there was none.
+        state: in words: 'not run', 'epoch 12 of 32', 'weights from elsewhere: x.pth', ...
+        finished: whether the metrics are those of the end of its own schedule.
+    """
+
+    name: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    state: str = 'not run'
+    finished: bool = False
+
+
+def read_run(work_dir: Path) -> Run:
+    """Read the last evaluation of a run.
+
+    That is the evaluation of training with the most epochs (or iterations), or a later test of a
+    checkpoint with at least as many: the last epoch, as in the paper, not the best one. Tests of
+    weights that were not trained there count only where nothing was.
+
+    Args:
+        work_dir: where `tools/train.py` and `tools/test.py` wrote; it need not be there.
+
+    Returns:
+        The run.
+    """
+    training, evaluations = read_logs(sorted(work_dir.glob('*/vis_data/scalars.json')))
+    trained, metrics, foreign = 0, {}, None
+    if evaluations:
+        metrics = evaluations[max(evaluations)]
+        trained = metrics['step']
+    for log in sorted(work_dir.glob('*/*.json')):
+        if log.stem != log.parent.name:
+            continue
+        checkpoint = _config(log.parent).get('load_from') or ''
+        steps = re.search(r'(?:epoch|iter)_(\d+)\.pth$', checkpoint)
+        if steps and int(steps[1]) >= trained:
+            trained, foreign = int(steps[1]), None
+        elif not steps and not trained:
+            foreign = Path(checkpoint).name
+        else:
+            continue
+        metrics = json.loads(log.read_text(encoding='utf-8'))
+
+    if not metrics and not training:
+        return Run(work_dir.name)
+    if foreign is not None:
+        return Run(work_dir.name, metrics, f'weights from elsewhere: {foreign}')
+    folders = sorted(path.parents[1] for path in work_dir.glob('*/vis_data/config.py'))
+    schedule = _config(folders[-1]).get('train_cfg') or {} if folders else {}
+    unit = 'iteration' if 'max_iters' in schedule else 'epoch'
+    total = schedule.get('max_iters', schedule.get('max_epochs'))
+    state = f'{unit} {trained}' + (f' of {total}' if total else '')
+    return Run(work_dir.name, metrics, state if metrics else 'not evaluated', trained == total)
+
+
+def read_logs(
+    logs: Iterable[Path],
+) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
+    """Read MMEngine's ``scalars.json``.
+
+    Args:
+        logs: one for each run or resumption, the oldest first.
+
+    Returns:
+        The training lines and the evaluations, each by iteration. The ``step`` of an evaluation is
+        its epoch, or its iteration, as its runner counts.
+    """
+    training: dict[int, dict[str, float]] = {}
+    evaluations: dict[int, dict[str, float]] = {}
+    for log in logs:
+        first = True
+        for line in log.read_text(encoding='utf-8').splitlines():
+            try:
+                scalars = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # half a line: the training was killed, or is writing it
+            if 'loss' in scalars:
+                iteration = scalars['iter']
+                if first:
+                    # What an earlier run did beyond the point of resuming was thrown away.
+                    training = {i: s for i, s in training.items() if i < iteration}
+                    evaluations = {i: s for i, s in evaluations.items() if i < iteration}
+                    first = False
+                training[iteration] = scalars
+            elif any('/' in name for name in scalars):  # coco/bbox_mAP, accuracy/top1
+                evaluations[max([scalars['step'], *training])] = scalars
+    return training, evaluations
+
+
+def _config(folder: Path) -> Config:
+    """The config that a run has written, as far as it was written."""
+    path = folder / 'vis_data' / 'config.py'
+    return Config.fromfile(path) if path.is_file() else Config()

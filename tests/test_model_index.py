@@ -1,0 +1,52 @@
+"""The index of configs, as MIM reads it."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from modelindex import load
+
+from mmfish.engine.check import experiments
+
+ROOT = Path(__file__).parents[1]
+# Of each schedule one, because every config takes half a second to read.
+ONE_OF_A_KIND = (
+    'mask_rcnn_fishnet150_fpn_coco',
+    'htc_fishnext229_fpn_coco',
+    'fishnet150_imagenet',
+    'fishnet201_200e_imagenet',
+    'fishnet77_cifar10',
+    'fishnet55_digits',
+)
+
+
+@pytest.fixture(scope='module')
+def index():
+    return load(str(ROOT / 'model-index.yml'))
+
+
+def test_the_index_is_well_formed(index):
+    assert index.check(silent=True) == []
+
+
+def test_every_experiment_is_listed_once_under_its_name(index):
+    listed = [model.config for model in index.models]
+    assert sorted(listed) == [str(path.relative_to(ROOT)) for path in experiments(ROOT / 'configs')]
+    assert [model.name for model in index.models] == [Path(config).stem for config in listed]
+
+
+def test_what_mim_goes_through_is_there(index):
+    collections = {collection.name: collection for collection in index.collections}
+    for model in index.models:
+        # Without weights or results of ours there is nothing to state, but MIM wants a list.
+        assert (model.weights, list(model.results)) == (None, [])
+        assert collections[model.in_collection].metadata.data
+        for value in model.metadata.data.values():
+            assert isinstance(value, str | int)
+
+
+def test_the_epochs_are_those_of_the_config(index):
+    for model in index.models:
+        if model.name in ONE_OF_A_KIND:
+            cfg = Config.fromfile(ROOT / model.config)
+            assert model.metadata.data['Epochs'] == cfg.train_cfg.max_epochs

@@ -1,0 +1,124 @@
+"""The six cells of table 3, with stand-ins for srun and python that write down what they got."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mmfish import config_path
+
+SCRIPT = Path(__file__).parents[2] / 'tools' / 'reproduce_table3.sh'
+CELLS = [
+    f'{detector}_rcnn_{backbone}_fpn_coco'
+    for detector in ('faster', 'mask')
+    for backbone in ('r50', 'x50_32x4d', 'fishnet150')
+]
+# Training fails where FAIL is in its command line.
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> calls
+case "$*" in *train.py*"${FAIL:-nothing}"*) exit 3;; esac
+"""
+METRICS = '{"coco/bbox_mAP": 0.4, "coco/bbox_mAP_50": 0.6, "time": 0.1, "step": %d}\n'
+
+
+@pytest.fixture
+def reproduce(tmp_path):
+    """Call the script in an empty folder; returns its exit status and the words of each call."""
+    for name in ('srun', 'python'):
+        (tmp_path / name).write_text(STAND_IN)
+        (tmp_path / name).chmod(0o755)
+
+    def call(*arguments, **variables):
+        (tmp_path / 'calls').write_text('')
+        process = subprocess.run(
+            [SCRIPT, *arguments],
+            cwd=tmp_path,
+            env={
+                **{k: v for k, v in os.environ.items() if k not in ('GPUS', 'PYTHON')},
+                'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+        )
+        calls = (tmp_path / 'calls').read_text().splitlines()
+        return process.returncode, [line.split() for line in calls]
+
+    call.root = tmp_path
+    return call
+
+
+def cells(calls, tool):
+    """The names of the configs for which a tool was called."""
+    return sorted(
+        Path(word).stem
+        for words in calls
+        if any(word.endswith(f'/{tool}.py') for word in words)
+        for word in words
+        if '/configs/' in word
+    )
+
+
+def value(words, option):
+    return words[words.index(option) + 1]
+
+
+def finish(root, cell, step=32):
+    folder = root / 'work_dirs' / cell / '20260101_000000' / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text(METRICS % step)
+    (root / 'work_dirs' / cell / 'epoch_32.pth').touch()
+
+
+def test_the_cells_are_configs():
+    assert all(Path(config_path(f'{cell}.py')).is_file() for cell in CELLS)
+
+
+def test_here_each_cell_is_trained_resumable_and_evaluated(reproduce):
+    status, calls = reproduce('local', '--amp', GPUS='4', DATA_ROOT='/data/coco')
+    assert status == 0
+    assert cells(calls, 'train') == cells(calls, 'test') == sorted(CELLS)
+    for words in calls:
+        assert '--nproc_per_node=4' in words
+        assert value(words, '--data-root') == '/data/coco'
+    train, test = calls[:2]
+    assert value(train, '--work-dir') == f'work_dirs/{CELLS[0]}'
+    assert train[-3:] == ['--resume', '--auto-scale-lr', '--amp']
+    assert f'work_dirs/{CELLS[0]}/epoch_32.pth' in test
+    assert value(test, '--work-dir') == f'work_dirs/{CELLS[0]}/test'
+
+
+def test_slurm_gets_every_cell_with_the_papers_number_of_gpus(reproduce):
+    status, calls = reproduce('slurm', 'gpu', SRUN_ARGS='--qos=high', GPUS_PER_NODE='4')
+    assert status == 0
+    assert cells(calls, 'train') == sorted(CELLS)
+    for words in calls:
+        assert words[0] == 'srun'
+        assert {'--partition=gpu', '--ntasks=16', '--gres=gpu:4', '--qos=high'} <= set(words)
+        name = next(word for word in words if word.startswith('--job-name='))
+        assert name.removeprefix('--job-name=') in CELLS
+        assert value(words, '--data-root') == 'data/coco'
+
+
+def test_what_is_finished_is_skipped_and_what_lacks_its_result_is_evaluated_only(reproduce):
+    done, stopped, early = CELLS[:3]
+    finish(reproduce.root, done)
+    finish(reproduce.root, stopped, step=31)
+    finish(reproduce.root, early, step=31)
+    (reproduce.root / 'work_dirs' / early / 'epoch_32.pth').unlink()
+    status, calls = reproduce('local')
+    assert status == 0
+    assert cells(calls, 'train') == sorted(CELLS[2:])
+    assert cells(calls, 'test') == sorted(CELLS[1:])
+    tested = reproduce.root / 'work_dirs' / stopped / 'test' / '20260102_000000'
+    tested.mkdir(parents=True)
+    (tested / '20260102_000000.json').write_text(METRICS % 0)
+    assert stopped not in cells(reproduce('local')[1], 'test')
+
+
+def test_a_failed_cell_is_not_evaluated_and_the_others_go_on(reproduce):
+    status, calls = reproduce('local', FAIL=CELLS[0])
+    assert status == 1
+    assert cells(calls, 'train') == sorted(CELLS)
+    assert cells(calls, 'test') == sorted(CELLS[1:])

@@ -1,0 +1,50 @@
+"""Measure time and memory: `python tools/benchmark.py --step training --rounds 5`."""
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+from mmfish.engine.launch import run_tool
+from mmfish.results import benchmark
+
+
+def main() -> None:
+    """Read the command line, measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--kind', choices=benchmark.KINDS, default='backbone')
+    parser.add_argument('--step', choices=benchmark.STEPS, default='inference')
+    parser.add_argument('--arch', nargs='+', default=['fishnet150'], help='one table each')
+    parser.add_argument('--batch', nargs='+', type=int, default=[1], help='one table each')
+    parser.add_argument(
+        '--size', nargs='+', default=['800x1344'], metavar='HxW', help='one table each'
+    )
+    parser.add_argument('--contestants', nargs='+', metavar='NAME', help='instead of all')
+    parser.add_argument('--rounds', type=int, default=5, help='that count (%(default)s)')
+    parser.add_argument('--device', default='cpu', help='cpu, or cuda')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
+    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the last table')
+    args = parser.parse_args()
+
+    print(benchmark.environment(args.device))
+    runs = []
+    for arch, batch, size in product(args.arch, args.batch, args.size):
+        height, width = map(int, size.split('x'))
+        settings = dict(kind=args.kind, step=args.step, arch=arch, batch=batch)
+        measurements = benchmark.benchmark(
+            **settings,
+            size=(height, width),
+            rounds=args.rounds,
+            names=args.contestants,
+            device=args.device,
+        )
+        runs.append(dict(settings, size=[height, width], measurements=measurements))
+        print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size}\n')
+        print(benchmark.table(measurements, benchmark.BASELINE[args.kind]))
+    if args.json:
+        benchmark.save_json(args.json, runs, args.device)
+    if args.plot:
+        benchmark.plot(measurements, args.plot)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Train and evaluate the six cells of table 3, one after the other or through Slurm all at once.
+#   tools/reproduce_table3.sh local [arguments of tools/train.py]
+#   tools/reproduce_table3.sh slurm PARTITION [arguments of tools/train.py]
+# DATA_ROOT is COCO's folder (data/coco), GPUS the number for each cell (16, those of the paper;
+# another one scales the learning rate). The other variables are those of dist_*.sh and slurm_*.sh.
+# Each cell has its folder in work_dirs/. Another call skips what is finished and resumes the rest.
+set -euo pipefail
+
+USAGE="usage: $0 {local | slurm PARTITION} [arguments of tools/train.py]"
+TOOLS=$(dirname "$0")
+PARTITION=
+at_once=1
+case ${1:?$USAGE} in
+local) shift ;;
+slurm)
+    PARTITION=${2:?$USAGE}
+    at_once=6
+    shift 2
+    ;;
+*)
+    echo "$USAGE" >&2
+    exit 2
+    ;;
+esac
+GPUS=${GPUS:-16}
+DATA_ROOT=${DATA_ROOT:-data/coco}
+export TOOLS PARTITION GPUS DATA_ROOT
+
+# has_result WORK_DIR: whether the last epoch was evaluated, at the end of training or by test.py.
+has_result() {
+    grep -qs '"coco/bbox_mAP":.*"step": 32\b' "$1"/*/vis_data/scalars.json ||
+        grep -qs '"coco/bbox_mAP":' "$1"/test/*/*.json
+}
+
+# cell NAME [arguments of tools/train.py]
+cell() {
+    local config=$TOOLS/../configs/$1.py work_dir=work_dirs/$1
+    local last=$work_dir/epoch_32.pth train test
+    if [ -n "$PARTITION" ]; then
+        train=("$TOOLS/slurm_train.sh" "$PARTITION" "$1" "$config" "$work_dir")
+        test=("$TOOLS/slurm_test.sh" "$PARTITION" "$1" "$config" "$last")
+    else
+        train=("$TOOLS/dist_train.sh" "$config" "$GPUS" --work-dir "$work_dir")
+        test=("$TOOLS/dist_test.sh" "$config" "$last" "$GPUS")
+    fi
+    if [ ! -f "$last" ]; then
+        "${train[@]}" --data-root "$DATA_ROOT" --resume --auto-scale-lr "${@:2}" || return 1
+    fi
+    # Training evaluates each epoch after saving it: a run may have been stopped in between.
+    if ! has_result "$work_dir"; then
+        "${test[@]}" --data-root "$DATA_ROOT" --work-dir "$work_dir/test" || return 1
+    fi
+    echo "$1: finished, in $work_dir"
+}
+
+export -f has_result cell
+printf '%s\n' {faster,mask}_rcnn_{r50,x50_32x4d,fishnet150}_fpn_coco |
+    xargs -P "$at_once" -I '{}' bash -c 'cell "$@"' cell '{}' "$@" || {
+    echo "$0: not all cells finished; another call resumes them." >&2
+    exit 1
+}

@@ -1,0 +1,19 @@
+"""What training FishNet-150 and DenseNet-161 keeps in memory: `python tools/training_memory.py`."""
+
+import argparse
+
+from mmfish.engine.launch import run_tool
+from mmfish.results.memory import memory_table
+
+
+def main() -> None:
+    """Read the command line and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--batch-size', type=int, default=32, help='images (%(default)s)')
+    parser.add_argument('--size', type=int, default=224, help='in pixels (%(default)s)')
+    args = parser.parse_args()
+    print(memory_table(args.batch_size, args.size))
+
+
+if __name__ == '__main__':
+    run_tool(main)
