@@ -102,6 +102,8 @@ def plug_in(
         if _is_pretrained(model.get('init_cfg')):
             # It would take the place of every part's own initialisation.
             del model.init_cfg
+        # MMSegmentation's way to say what the backbone starts from.
+        model.pop('pretrained', None)
     return cfg
 
 
@@ -187,7 +189,7 @@ def _plug_into(
     if options['init_cfg'] is None:
         del host.backbone.init_cfg
     if 'project' in special.values() or not _set_channels(
-        host, dict(zip(old_levels.channels, levels.channels, strict=True)), old_levels.channels[-1]
+        host, old_levels.channels, levels.channels
     ):
         adapter = ConfigDict(
             type='mmfish.FishHeadAdapter',
@@ -283,31 +285,34 @@ def _shapes(options: Mapping[str, Any]) -> dict[str, torch.Size]:
     return {key: t.shape for key, t in state_dict.items() if 'num_batches_tracked' not in key}
 
 
-def _set_channels(host: ConfigDict, new: Mapping[int, int], last: int) -> bool:
+def _set_channels(host: ConfigDict, old: Sequence[int], new: Sequence[int]) -> bool:
     """Tell the first component that reads the backbone, or the heads without any, its channels."""
     for neck in _necks(host):
         if SPECIAL.get(_name(neck)) != 'pass':
-            return _replace(neck, new, last)
+            return _replace(neck, old, new)
     heads = [host[key] for key in host if key not in ('backbone', 'neck', *APART)]
-    return any([_replace(head, new, last) for head in heads])
+    return any([_replace(head, old, new) for head in heads])
 
 
-def _replace(node: Any, new: Mapping[int, int], last: int) -> bool:
-    """Replace lists of old channels, and single numbers, which are the last level's."""
+def _replace(node: Any, old: Sequence[int], new: Sequence[int]) -> bool:
+    """Replace lists of old channels, and single numbers, which are one level's."""
     if isinstance(node, (list, tuple)):
-        return any([_replace(part, new, last) for part in node])
+        return any([_replace(part, old, new) for part in node])
     if not isinstance(node, dict):
         return False
     found = False
+    widths = dict(zip(old, new, strict=True))
+    # MMSegmentation's heads say which level they read; where nothing is said it is the last.
+    level = node.get('in_index', -1)
     # RoI extractors have the channels of what they read in out_channels.
     fields = ('in_channels', 'out_channels') if 'roi_layer' in node else ('in_channels',)
     for key, value in node.items():
         if key not in fields:
-            found |= _replace(value, new, last)
-        elif value == last:
-            node[key], found = new[last], True
-        elif isinstance(value, (list, tuple)) and value and set(value) <= set(new):
-            node[key], found = type(value)(new[channels] for channels in value), True
+            found |= _replace(value, old, new)
+        elif isinstance(level, int) and value == old[level]:
+            node[key], found = new[level], True
+        elif isinstance(value, (list, tuple)) and value and set(value) <= set(widths):
+            node[key], found = type(value)(widths[channels] for channels in value), True
     return found
 
 

@@ -3,12 +3,15 @@
 Each config with a ResNet-like backbone is tried twice, as shipped (the control) and with FishNet:
 build, one training step with the config's own optimiser on two small made-up images with boxes,
 masks and semantic maps, and one prediction. Weights are not downloaded. Numbers of proposals are
-lowered for both, so that a CPU can do it; nothing else of the model is changed.
+lowered for both, and batches not padded to a training's full size, so that a CPU can do it; nothing
+else of the model is changed.
 """
 
 import json
 import multiprocessing
+import os
 import re
+import resource
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures import DetDataSample, ReIDDataSample, TrackDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
@@ -34,8 +37,12 @@ from mmfish.stack import folder
 
 # Pixels. Deformable convolutions in heads need the second for their coarsest level.
 SIZES = (256, 384)
+# Height and width for detectors of lanes, whose heads have them built in.
+LANES = (320, 800)
 # What numbers of proposals, samples, and points of masks are lowered to.
 LIMITS = dict(nms_pre=200, max_per_img=50, num=64, num_points=784)
+# Bytes that a process may take, so that the machine stays usable.
+MEMORY = 8 << 30
 PASSED = 'passed'
 
 
@@ -149,6 +156,8 @@ def training_batch(model: dict, size: int) -> dict[str, Any]:
         video = TrackDataSample(metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1]))
         video.video_data_samples = [_sample(model, size, i) for i in range(2)]
         return dict(inputs=[torch.stack(images)], data_samples=[video])
+    if kind == 'LineDetDataProcessor':
+        return dict(inputs=[_image(*LANES, i) for i in range(2)], data_samples=[_lanes(), _lanes()])
     return dict(inputs=images, data_samples=[_sample(model, size, i) for i in range(2)])
 
 
@@ -157,6 +166,8 @@ def prediction_batch(model: dict, size: int) -> dict[str, Any]:
     kind = _preprocessor(model)
     if kind == 'ReIDDataPreprocessor':
         return dict(inputs=[_image(256, 128, 0)], data_samples=[ReIDDataSample().set_gt_label(0)])
+    if kind == 'LineDetDataProcessor':
+        return dict(inputs=[_image(*LANES, 0)], data_samples=[_lanes()])
     image, sample = _image(size, size, 0), _sample(model, size, 0)
     if kind == 'TrackDataPreprocessor':
         video = TrackDataSample(metainfo=dict(ori_video_length=1))
@@ -277,6 +288,8 @@ def _in_a_process(config: str, arch: str, limit: float) -> dict[str, str]:
 
 
 def _report(sender: Any, config: str, arch: str) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    os.chdir(zoo_folder().parent)  # some configs name their teacher's by a path from there
     warnings.simplefilter('ignore')
     MMLogger.get_instance('zoo', log_level='ERROR')  # no lines about each initialised weight
     sender.send(try_config(config, arch))
@@ -333,6 +346,7 @@ def _lowered(node: Any) -> Any:
         if key in LIMITS and isinstance(value, int) and value > 0
         else _lowered(value)
         for key, value in node.items()
+        if key != 'batch_augments'
     }
 
 
@@ -392,6 +406,21 @@ def _sample(model: dict, size: int, seed: int) -> DetDataSample:
         bboxes=torch.cat([boxes, boxes + size / 16]).clamp(max=size), scores=torch.ones(6)
     )
     return sample
+
+
+def _lanes() -> DetDataSample:
+    """The targets of an image of a road: two lanes as lines and in the semantic map."""
+    height, width = LANES
+    lines = [[(200, height - 1), (300, 10)], [(600, height - 1), (500, 10)]]
+    arrays = TRANSFORMS.build(dict(type='LinesToArray')).transform(dict(lines=lines))
+    classes = torch.zeros(1, height, width, dtype=torch.long)
+    classes[..., 240:260], classes[..., 540:560] = 1, 2
+    return DetDataSample(
+        lines_array=arrays['lines_array'],
+        org_height=height,
+        org_width=width,
+        gt_sem_seg=PixelData(sem_seg=classes),
+    )
 
 
 def _classes(model: dict) -> tuple[int, int]:
