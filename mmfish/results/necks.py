@@ -119,7 +119,9 @@ def _train(data_root: Path, work_dir: Path, neck: dict, iterations: int, seed: i
         'default_hooks.checkpoint.interval': iterations,
         'log_processor.window_size': 1,
         'randomness': dict(seed=seed),
+        # MMEngine keeps one of each by its name, for as long as the process lasts.
         'experiment_name': work_dir.name,
+        'visualizer.name': work_dir.name,
     }
     cfg = load_config(
         config_path(CONFIG),
