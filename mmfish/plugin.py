@@ -238,7 +238,7 @@ def _check_strides(
         options['in_channels'],
     ).strides
     hint = ''
-    if set(old.strides) <= set(all_strides):
+    if set(old.strides) <= set(all_strides) and len(set(old.strides)) == len(old.strides):
         out_indices = tuple(all_strides.index(stride) for stride in old.strides)
         hint = f': pass out_indices={out_indices} to take the levels of those strides instead'
     raise UsageError(

@@ -93,10 +93,13 @@ def test_in_a_tracker_the_detectors_backbone_changes_and_its_checkpoint_goes():
     ('config', 'find', 'expected'),
     [
         ('libra_rcnn/libra-retinanet_r50_fpn_1x_coco.py', lambda m: m.neck[0], LEVELS),
+        ('pafpn/faster-rcnn_r50_pafpn_1x_coco.py', lambda m: m.neck, LEVELS),
+        ('nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco.py', lambda m: m.neck, LEVELS),
         ('detr/detr_r50_8xb2-150e_coco.py', lambda m: m.neck, [2112]),
         ('yolof/yolof_r50-c5_8xb8-1x_coco.py', lambda m: m.neck, 2112),
         ('centernet/centernet_r18_8xb16-crop512-140e_coco.py', lambda m: m.neck, 2112),
         ('mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', lambda m: m.panoptic_head, LEVELS),
+        ('maskformer/maskformer_r50_ms-16xb1-75e_coco.py', lambda m: m.panoptic_head, LEVELS),
         ('rpn/rpn_r50-caffe-c4_1x_coco.py', lambda m: m.rpn_head, 1600),
         ('clrnet/clrnet.py', lambda m: m.neck, LEVELS[:3]),
         ('regnet/retinanet_regnetx-800MF_fpn_1x_coco.py', lambda m: m.neck, LEVELS),
@@ -143,6 +146,25 @@ def test_strides_that_fishnet_has_elsewhere_are_pointed_out():
     assert model.rpn_head.in_channels == 1600
     assert model.roi_head.bbox_roi_extractor.out_channels == 1600
     assert model.roi_head.bbox_head.in_channels == 1600
+
+
+def test_strides_that_fishnet_does_not_have_are_refused_without_a_way_out():
+    dilated = with_backbone(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+    with pytest.raises(UsageError, match=r'strides \(4, 8, 8, 8\).*have \(4, 8, 16, 32\)$'):
+        plug_in(dilated)
+
+
+def test_heads_that_name_their_level_get_its_channels():
+    cfg = detector()
+    cfg.model.update(
+        pretrained='open-mmlab://resnet18_v1c',
+        decode_head=dict(type='UPerHead', in_channels=[64, 128, 256, 512], in_index=[0, 1, 2, 3]),
+        auxiliary_head=dict(type='FCNHead', in_channels=256, in_index=2, channels=256),
+    )
+    model = plug_in(cfg).model
+    assert model.decode_head.in_channels == LEVELS
+    assert (model.auxiliary_head.in_channels, model.auxiliary_head.channels) == (1600, 256)
+    assert 'pretrained' not in model
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def _train(data_root: Path, work_dir: Path, neck: dict, iterations: int, seed: i
         # config could not be read with an infinite number in it.)
         'optim_wrapper.clip_grad.max_norm': 1e12,
         'default_hooks.logger.interval': 1,
+        'default_hooks.logger.log_metric_by_epoch': False,
         'default_hooks.checkpoint.interval': iterations,
         'log_processor.window_size': 1,
         'randomness': dict(seed=seed),
