@@ -48,8 +48,12 @@ def read_config(config: str | os.PathLike) -> Config:
             ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
 
     Raises:
-        UsageError: the package or the file is not there.
+        UsageError: the package or the file is not there, or the file is no config.
     """
+    if not isinstance(config, (str, os.PathLike)):
+        raise UsageError(
+            f'expected a Config of MMEngine or the path of one, got a {type(config).__name__}'
+        )
     package, separator, path = os.fspath(config).rpartition('::')
     if separator:
         location = folder(package)
@@ -61,7 +65,10 @@ def read_config(config: str | os.PathLike) -> Config:
             f'there is no config {path}: expected the path of a file, or package::path, such as '
             'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         )
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise UsageError(f'{path} cannot be read as a config: {error}') from error
 
 
 def config_folder() -> Path:

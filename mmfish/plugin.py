@@ -178,7 +178,9 @@ def _plug_into(
         # All of a ResNet; of a fish only what comes before the body.
         options['frozen_stages'] = 3 * len(fish.tail) + 1
     levels = _levels(fish, options['in_channels'])
-    _check_strides(backbone, old_levels, options, levels)
+    _check_strides(
+        f'{_name(backbone)} has at out_indices={old.out_indices}', old_levels, options, levels
+    )
     if 'norm_cfg' not in backbone_options:
         _fit_groups(options, fish)
     shapes = _shapes(options)
@@ -205,7 +207,13 @@ def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, 
     plain = {key: value for key, value in backbone.items() if key not in left_out}
     plain['norm_cfg'] = dict(type='BN')
     # Not on the meta device at once: some compute their depths of stochastic depth with tensors.
-    net = registry.build(plain).to('meta')
+    try:
+        net = registry.build(plain).to('meta')
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise UsageError(
+            f'the {_name(backbone)} that FishNet would take the place of cannot be built itself: '
+            f'{type(error).__name__} {error}'
+        ) from error
     return net, _levels(net, backbone.get('in_channels', 3))
 
 
@@ -228,9 +236,7 @@ def _levels(net: nn.Module, in_channels: int) -> Levels:
     )
 
 
-def _check_strides(
-    backbone: ConfigDict, old: Levels, options: Mapping[str, Any], new: Levels
-) -> None:
+def _check_strides(old_has: str, old: Levels, options: Mapping[str, Any], new: Levels) -> None:
     if old.strides == new.strides:
         return
     all_strides = _levels(
@@ -243,8 +249,8 @@ def _check_strides(
         hint = f': pass out_indices={out_indices} to take the levels of those strides instead'
     raise UsageError(
         f'the rest of this model is made for levels of strides {old.strides}, which its '
-        f'{_name(backbone)} has at out_indices={tuple(backbone.get("out_indices", ()))}, and '
-        f"FishNet's at out_indices={tuple(options['out_indices'])} have {new.strides}{hint}"
+        f"{old_has}, and FishNet's at out_indices={tuple(options['out_indices'])} have "
+        f'{new.strides}{hint}'
     )
 
 

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmdet.models import ResNet
 from mmengine.config import Config
 
 from mmfish import plug_in
@@ -178,6 +179,23 @@ def test_heads_that_name_their_level_get_its_channels():
 def test_what_cannot_take_fishnet_is_told_why(config, reason):
     with pytest.raises(UsageError, match=reason):
         plug_in(f'mmdet::{config}')
+
+
+def test_a_backbone_given_as_a_class():
+    cfg = with_backbone(type=ResNet)
+    assert plug_in(cfg).model.backbone.type == 'mmfish.FishNet'
+
+
+def test_what_is_no_config_or_has_no_working_backbone_is_told_so(tmp_path):
+    broken = tmp_path / 'broken.py'
+    broken.write_text('model = = 1')
+    for cfg, match in (
+        (dict(model=dict(backbone=dict(type='ResNet'))), 'expected a Config .* got a dict'),
+        (broken, 'broken.py cannot be read as a config: .*line 1'),
+        (with_backbone(depth=51), 'the ResNet that .* cannot be built itself: .*invalid depth 51'),
+    ):
+        with pytest.raises(UsageError, match=match):
+            plug_in(cfg)
 
 
 def test_a_backbone_with_its_own_features_loses_them_with_a_warning():
