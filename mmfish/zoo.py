@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import re
 import resource
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -117,7 +118,10 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
     # Where the runner writes how far a training is.
     MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
     model_cfg = _without_downloads(cfg.model.to_dict())
-    model = revert_sync_batchnorm(MODELS.build(ConfigDict(_lowered(model_cfg))))
+    with tempfile.TemporaryDirectory() as folder:
+        if 'language_model' in model_cfg:
+            model_cfg['language_model']['name'] = _language_model(folder)
+        model = revert_sync_batchnorm(MODELS.build(ConfigDict(_lowered(model_cfg))))
     model.init_weights()
 
     losses = {}
@@ -336,6 +340,30 @@ def _without_downloads(node: Any) -> Any:
     return plain
 
 
+def _language_model(folder: str) -> str:
+    """Write a BERT of one layer that has not learnt anything, where others are downloaded."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    vocabulary = [
+        '[PAD]',
+        '[UNK]',
+        '[CLS]',
+        '[SEP]',
+        '[MASK]',
+        '.',
+        '?',
+        'first',
+        'second',
+        'thing',
+    ]
+    words = Path(folder, 'vocab.txt')
+    words.write_text('\n'.join(vocabulary))
+    BertTokenizerFast(str(words)).save_pretrained(folder)
+    config = BertConfig(vocab_size=len(vocabulary), num_hidden_layers=1)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
 def _lowered(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return type(node)(_lowered(part) for part in node)
@@ -393,9 +421,8 @@ def _sample(model: dict, size: int, seed: int) -> DetDataSample:
             border=(0, size, 0, size),
             frame_id=0,
             homography_matrix=np.eye(3, dtype=np.float32),
-            text='a thing. another thing.',
+            text=('first thing', 'second thing', 'third thing'),
             custom_entities=False,
-            tokens_positive=-1,
         )
     )
     sample.gt_instances = instances

@@ -7,6 +7,7 @@ about half an hour. Called again it goes on with the runs that have not finished
 import argparse
 from pathlib import Path
 
+from mmfish.datasets import make_shapes
 from mmfish.engine.launch import run_tool
 from mmfish.results.necks import compare_necks, necks_table
 
@@ -22,6 +23,7 @@ def main() -> None:
         '--iterations', type=int, default=400, help='of each training (%(default)s)'
     )
     args = parser.parse_args()
+    make_shapes(args.data_root)
     print(necks_table(compare_necks(args.data_root, args.work_dir, iterations=args.iterations)))
 
 

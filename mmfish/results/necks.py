@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 
 from mmfish.configs import config_path
-from mmfish.datasets import make_shapes
 from mmfish.engine.launch import load_config, run_train
 from mmfish.results.logs import read_logs, read_run
 
@@ -45,7 +44,7 @@ def compare_necks(
     """Train the demo's detector with each neck, clipping off, all else equal.
 
     Args:
-        data_root: folder for the shapes data set, which is made there.
+        data_root: folder of the shapes data set.
         work_dir: for logs. Runs that have finished there are not run again.
         iterations: of each training, four images each, in one process.
         seeds: of weights and order of the data; each neck gets all.
@@ -53,7 +52,6 @@ def compare_necks(
     Returns:
         An outcome for each seed, by the name of the neck.
     """
-    make_shapes(data_root)
     # Seeds take turns, so that a comparison that was ended early has as many of each neck.
     runs = [(seed, name) for seed in seeds for name in NECKS]
     outcomes: dict[str, list[Outcome]] = {name: [] for name in NECKS}
