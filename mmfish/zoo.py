@@ -228,47 +228,74 @@ def read_results(results: Path) -> dict[str, dict[str, str]]:
     return {line.pop('config'): line for line in lines}
 
 
-def zoo_page(outcomes: dict[str, dict[str, str]], tried: str, arch: str) -> str:
+def zoo_page(
+    families: dict[str, dict[str, str]],
+    configs: dict[str, dict[str, str]],
+    totals: tuple[int, int],
+    arch: str,
+) -> str:
     """What came out, as a page in Markdown.
 
     Args:
-        outcomes: of `run_zoo`.
-        tried: what they are outcomes of, such as '99 of 99 families'.
+        families: the outcome of the config that stands for each family.
+        configs: the outcomes of all configs that were tried.
+        totals: how many families and configs there are.
         arch: of `FishNet`.
 
     Returns:
-        Counts and a row for each config.
+        Counts, a row for each family, and the reasons of all that failed.
     """
-    controls = [config for config, row in outcomes.items() if row['control'] == PASSED]
-    passed = [config for config in controls if outcomes[config]['fishnet'] == PASSED]
     lines = [
         "# FishNet in MMDetection's own configs",
         '',
         'Configs that MMDetection ships with a ResNet-like backbone, each as it is (the control) '
         f'and with FishNet in its place (`mmfish.plug_in`, here {arch}): build, one training step '
-        'with boxes, masks and semantic maps, one prediction, from random weights and with fewer '
-        'proposals. `python tools/zoo.py` makes this page, from one config of each family or with '
-        '`--all` from all of them.',
+        'with boxes, masks and semantic maps, one prediction, on a CPU, from random weights and '
+        'with fewer proposals. `python tools/zoo.py` makes this page: it tries one config of each '
+        'family, and up to two more where the control fails; with `--all` every config.',
         '',
-        f'**{tried} tried: {len(controls)} controls passed, and of these {len(passed)} pass with '
-        'FishNet.**',
+        f'**{_counts(families, totals[0], "families")}** '
+        f'**{_counts(configs, totals[1], "configs")}**',
         '',
         '| family | config | control | FishNet | reason |',
         '|---|---|---|---|---|',
     ]
-    for config, row in outcomes.items():
+    for config, row in families.items():
         cells = ['passed' if row[key] == PASSED else 'failed' for key in ('control', 'fishnet')]
-        reasons = [
-            f'{label}: {row[key]}'
-            for key, label in (('control', 'control'), ('fishnet', 'FishNet'))
-            if row[key] != PASSED
-        ]
-        if row['control'] == row['fishnet'] != PASSED:
-            reasons = [f'both: {row["control"]}']
-        name = config.partition('/')[2].removesuffix('.py')
-        reason = '; '.join(reasons).replace('|', '\\|')
-        lines.append(f'| {family_of(config)} | {name} | {cells[0]} | {cells[1]} | {reason} |')
+        lines.append(
+            f'| {family_of(config)} | {_name(config)} | {cells[0]} | {cells[1]} | {_reason(row)} |'
+        )
+    failed: dict[str, list[str]] = {}
+    for config, row in configs.items():
+        if _reason(row):
+            failed.setdefault(_reason(row), []).append(f'{family_of(config)}/{_name(config)}')
+    lines += ['', '## All that failed', '', '| reason | number | configs |', '|---|--:|---|']
+    for reason, names in sorted(failed.items(), key=lambda item: -len(item[1])):
+        lines.append(f'| {reason} | {len(names)} | {", ".join(names)} |')
     return '\n'.join(lines) + '\n'
+
+
+def _counts(rows: dict[str, dict[str, str]], total: int, what: str) -> str:
+    controls = [row for row in rows.values() if row['control'] == PASSED]
+    passed = [row for row in controls if row['fishnet'] == PASSED]
+    return (
+        f'{len(rows)} of {total} {what} tried: {len(controls)} controls passed, and of these '
+        f'{len(passed)} pass with FishNet.'
+    )
+
+
+def _name(config: str) -> str:
+    return config.partition('/')[2].removesuffix('.py')
+
+
+def _reason(row: dict[str, str]) -> str:
+    """Why the control or FishNet failed; '' if both passed."""
+    if row['control'] == row['fishnet']:
+        reason = '' if row['control'] == PASSED else f'both: {row["control"]}'
+    else:
+        labels = dict(control='control', fishnet='FishNet')
+        reason = '; '.join(f'{labels[k]}: {row[k]}' for k in labels if row[k] != PASSED)
+    return reason.replace('|', '\\|')
 
 
 def _in_a_process(config: str, arch: str, limit: float) -> dict[str, str]:

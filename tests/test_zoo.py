@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmfish.zoo import by_family, run_zoo, zoo_page
+from mmfish.zoo import by_family, read_results, run_zoo, zoo_page
 
 CONFIGS = ['atss/atss_r101.py', 'atss/atss_r50.py', 'atss/atss_r50_ms.py', 'dcn/x101.py']
 OK = dict(control='passed', fishnet='passed')
@@ -51,8 +51,12 @@ def test_a_config_that_takes_too_long_has_failed_and_is_kept(tmp_path):
 
 
 def test_the_page_counts_and_gives_reasons(results):
-    page = zoo_page(dict(run_zoo(CONFIGS, results)), '4 of 4 configs', 'fishnet77')
-    assert '4 of 4 configs tried: 3 controls passed, and of these 2 pass' in page
-    rows = [line for line in page.splitlines() if line.startswith('| atss | atss_r50 |')]
-    assert rows == [f'| atss | atss_r50 | failed | failed | both: {NO_OP} |']
+    families = dict(run_zoo(CONFIGS, results, one_per_family=True))
+    page = zoo_page(families, read_results(results), (5, 600), 'fishnet77')
+    assert '2 of 5 families tried: 2 controls passed, and of these 1 pass with FishNet.' in page
+    assert '4 of 600 configs tried: 3 controls passed, and of these 2 pass with FishNet.' in page
+    assert '| atss | atss_r50_ms | passed | passed |  |' in page
     assert '| dcn | x101 | passed | failed | FishNet: a \\| b |' in page
+    *_, first, second = page.splitlines()
+    assert first == f'| both: {NO_OP} | 1 | atss/atss_r50 |'
+    assert second == '| FishNet: a \\| b | 1 | dcn/x101 |'

@@ -1,8 +1,9 @@
 """Try FishNet in the configs that MMDetection ships, and write the table to docs/zoo.md.
 
-Without arguments one config of each family; with --all every one. Outcomes are kept, so that a run
-that was ended goes on where it was; remove the file to start anew. Runs of named configs or
-families do not write the page.
+Without arguments one config of each family; with --all the others after that. Outcomes are kept, so
+that a run that was ended goes on where it was; remove the file to start anew. Runs of named configs
+or families do not write the page. Single families need more:
+`pip install -r requirements/zoo.txt`.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import torch
 
 from mmfish.engine.launch import run_tool
 from mmfish.errors import UsageError
-from mmfish.zoo import by_family, run_zoo, zoo_configs, zoo_page
+from mmfish.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('configs', nargs='*', help="paths below MMDetection's configs, or families")
-    parser.add_argument('--all', action='store_true', help='every config, not one of each family')
+    parser.add_argument('--all', action='store_true', help='every config, after one of each family')
     parser.add_argument('--arch', default='fishnet77', help='of FishNet (fishnet77)')
     parser.add_argument('--limit', type=float, default=600, help='seconds for a config (600)')
     parser.add_argument(
@@ -45,15 +46,21 @@ def main() -> None:
                 "expected paths below MMDetection's configs, such as retinanet or "
                 'retinanet/retinanet_r50'
             )
-    total = len(configs) if args.all else len(by_family(configs))
-    outcomes = {}
-    for config, outcome in run_zoo(
-        configs, args.results, one_per_family=not args.all, arch=args.arch, limit=args.limit
-    ):
-        outcomes[config] = outcome
+    totals = len(by_family(configs)), len(configs)
+    families: dict[str, dict[str, str]] = {}
+
+    def write_page() -> None:
         if not args.configs:
-            tried = f'{len(outcomes)} of {total} {"configs" if args.all else "families"}'
-            args.out.write_text(zoo_page(outcomes, tried, args.arch))
+            outcomes = read_results(args.results)
+            args.out.write_text(zoo_page(families, outcomes, totals, args.arch))
+
+    options = dict(arch=args.arch, limit=args.limit)
+    for config, outcome in run_zoo(configs, args.results, one_per_family=True, **options):
+        families[config] = outcome
+        write_page()
+    if args.all:
+        for _ in run_zoo(configs, args.results, **options):
+            write_page()
 
 
 if __name__ == '__main__':
