@@ -150,7 +150,7 @@ def _plug_into(
 ) -> None:
     backbone = host.backbone
     parts = {key: part for key, part in host.items() if key not in APART}
-    special = {name: SPECIAL[name] for name in map(_name, _nodes(parts)) if name in SPECIAL}
+    special = {name: SPECIAL[name] for name in map(_name, nodes(parts)) if name in SPECIAL}
     for name, reason in special.items():
         if reason not in ('project', 'pass'):
             raise UsageError(f'FishNet cannot go into a model with {name}: {reason}')
@@ -323,7 +323,7 @@ def _replace(node: Any, old: Sequence[int], new: Sequence[int]) -> bool:
 
 
 def _normalise_as_imagenet(preprocessor: Any) -> None:
-    for node in _nodes(preprocessor):
+    for node in nodes(preprocessor):
         if len(node.get('mean') or ()) == 3:
             node['mean'], node['std'] = list(MEAN), list(STD)
             # Images that were turned from RGB to BGR are left as they come.
@@ -336,14 +336,14 @@ def _necks(host: Mapping[str, Any]) -> list[ConfigDict]:
     return [neck] if isinstance(neck, dict) else list(neck)
 
 
-def _nodes(node: Any) -> Iterator[dict]:
+def nodes(node: Any) -> Iterator[dict]:
     """Every dict in a config, outermost first."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, Sequence) and not isinstance(node, str):
         for part in node:
-            yield from _nodes(part)
+            yield from nodes(part)
 
 
 def _name(component: Mapping[str, Any]) -> str:
@@ -353,4 +353,4 @@ def _name(component: Mapping[str, Any]) -> str:
 
 
 def _is_pretrained(init_cfg: Any) -> bool:
-    return any(node.get('type') == 'Pretrained' for node in _nodes(init_cfg))
+    return any(node.get('type') == 'Pretrained' for node in nodes(init_cfg))

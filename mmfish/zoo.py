@@ -33,7 +33,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from mmfish.errors import UsageError
-from mmfish.plugin import plug_in, resnet_like
+from mmfish.plugin import nodes, plug_in, resnet_like
 from mmfish.stack import folder
 
 # Pixels. Deformable convolutions in heads need the second for their coarsest level.
@@ -455,10 +455,11 @@ def _sample(model: dict, size: int, seed: int) -> DetDataSample:
     sample.gt_instances = instances
     sample.ignored_instances = ignored
     sample.gt_sem_seg = PixelData(sem_seg=stripes[None, :, None].expand(1, size, size).clone())
-    # Fast R-CNN takes them from a file.
-    sample.proposals = InstanceData(
-        bboxes=torch.cat([boxes, boxes + size / 16]).clamp(max=size), scores=torch.ones(6)
-    )
+    if not any('rpn_head' in part for part in nodes(model)):
+        # Fast R-CNN takes them from a file.
+        sample.proposals = InstanceData(
+            bboxes=torch.cat([boxes, boxes + size / 16]).clamp(max=size), scores=torch.ones(6)
+        )
     return sample
 
 
@@ -480,18 +481,10 @@ def _lanes() -> DetDataSample:
 def _classes(model: dict) -> tuple[int, int]:
     """How many classes of things a model has at least, and of things and stuff at most."""
     fields: dict[str, list[int]] = {}
-
-    def collect(node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if isinstance(value, int):
-                    fields.setdefault(key, []).append(value)
-                collect(value)
-        elif isinstance(node, (list, tuple)):
-            for part in node:
-                collect(part)
-
-    collect({key: part for key, part in model.items() if key != 'backbone'})
+    for part in nodes({key: part for key, part in model.items() if key != 'backbone'}):
+        for key, value in part.items():
+            if isinstance(value, int):
+                fields.setdefault(key, []).append(value)
     things = min(fields.get('num_things_classes', []) + fields.get('num_classes', []) or [1])
     stuff = max(fields.get('num_stuff_classes', [0]))
     return things, things + stuff
