@@ -41,7 +41,7 @@ SIZES = (256, 384)
 # Height and width for detectors of lanes, whose heads have them built in.
 LANES = (320, 800)
 # What numbers of proposals, samples, and points of masks are lowered to.
-LIMITS = dict(nms_pre=200, max_per_img=50, num=64, num_points=784)
+LIMITS = dict(nms_pre=200, max_per_img=50, num_proposals=50, num=64, num_points=784)
 # Bytes that a process may take, so that the machine stays usable.
 MEMORY = 8 << 30
 PASSED = 'passed'
