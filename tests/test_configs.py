@@ -12,7 +12,8 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmfish.configs import config_folder, config_path
+from mmfish.configs import config_folder, config_path, read_config
+from mmfish.errors import UsageError
 from mmfish.models import FrozenBN
 
 
@@ -33,6 +34,26 @@ def test_a_misspelt_name_is_answered_with_the_right_one():
 def test_a_name_like_no_other_is_answered_with_all():
     with pytest.raises(FileNotFoundError, match=r'there are .*mask_rcnn_fishnet150_fpn_coco.py'):
         config_path('zzz')
+
+
+def test_a_config_is_read_from_a_file_or_from_a_package():
+    name = 'mask_rcnn_fishnet150_fpn_coco.py'
+    assert read_config(config_path(name)).model.type == 'MaskRCNN'
+    path = 'retinanet/retinanet_r50_fpn_1x_coco.py'
+    assert read_config(f'mmdet::{path}').filename.endswith(path)
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        ('mmdet::retinanet/retinanet.py', 'no config .*configs/retinanet/retinanet.py'),
+        ('nosuchpackage::retinanet.py', 'package nosuchpackage that is not installed'),
+        ('nosuchfile.py', 'no config nosuchfile.py'),
+    ],
+)
+def test_a_config_that_is_not_there_is_named(config, message):
+    with pytest.raises(UsageError, match=message):
+        read_config(config)
 
 
 BACKBONES = ('r50', 'x50_32x4d', 'fishnet150')

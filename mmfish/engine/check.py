@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 
-from mmfish.engine.config_checks import dicts
+from mmfish.configs import dicts
 from mmfish.errors import UsageError
 
 # What a data set of MMPretrain's hands to the pipeline: long enough for every crop in use.

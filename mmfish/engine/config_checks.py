@@ -1,11 +1,9 @@
 """What can be said about a config without data: its version, and channels that fit."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from mmengine.config import Config
 
+from mmfish.configs import dicts
 from mmfish.errors import ConfigError
 from mmfish.models import FishNet
 
@@ -23,7 +21,7 @@ OLD_SETTINGS = dict(
 LOADING = ('LoadImageFromFile', 'LoadAnnotations')
 
 
-def check_config(cfg: Config) -> None:
+def validate_config(cfg: Config) -> None:
     """Check a config before its runner is built.
 
     Args:
@@ -104,13 +102,3 @@ def _check_channels(cfg: Config) -> None:
             f'model.head of type {head.get("type")} expects in_channels={expected}, and the last '
             f'level of FishNet has {channels[-1]} channels: set model.head.in_channels to that'
         )
-
-
-def dicts(value: Any) -> Iterator[dict]:
-    """Every dict in a part of a config."""
-    if isinstance(value, dict):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from dicts(item)

@@ -23,16 +23,34 @@ from mmfish.checkpoints.loading import (
     plain_data_only,
     read_state_dict,
 )
+from mmfish.configs import read_config
 from mmfish.datasets.checks import checked_annotations
 from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.engine.config_checks import check_config, name_data_errors
+from mmfish.engine.config_checks import name_data_errors, validate_config
 from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
+from mmfish.plugin import plug_in
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share: MMDetection's own, and ``--data-root``."""
     parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
     parser.add_argument('--data-root', help="folder of the data set, instead of the config's own")
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--channels-last', action='store_true', help='lay features out as NHWC: faster convolutions'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes it, torchrun does not.
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that change a config: ``--backbone`` and ``--cfg-options``."""
+    parser.add_argument(
+        '--backbone',
+        metavar='ARCH',
+        help="put FishNet in the place of the config's ResNet, e.g. fishnet150",
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -40,12 +58,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=2 key="[a,b]"',
     )
-    parser.add_argument(
-        '--channels-last', action='store_true', help='lay features out as NHWC: faster convolutions'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torch.distributed.launch passes it, torchrun does not.
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
 
 def run_tool(main: Callable[[], object]) -> None:
@@ -65,6 +77,7 @@ def _sentence(error: UsageError) -> str:
 def load_config(
     config: str,
     *,
+    backbone: str | None = None,
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
@@ -74,9 +87,10 @@ def load_config(
     """Read a config and apply the options that training and testing share.
 
     Args:
-        config: path of the config file.
+        config: path of the config file, or ``package::path``.
+        backbone: an arch of FishNet to put in the place of the config's ResNet (`plug_in`).
         work_dir: where logs and checkpoints go. Defaults to the config's own, or else
-            ``work_dirs/<name of the config>``.
+            ``work_dirs/<name of the config>``, with the backbone's name if one is given.
         data_root: a folder in the layout of the config's data set, instead of the config's own.
         cfg_options: further settings, by dotted names.
         channels_last: lay the features of the whole model out as NHWC.
@@ -88,13 +102,11 @@ def load_config(
     Raises:
         ConfigError: there is no such file, or it is no config of MMEngine's.
     """
-    try:
-        cfg = Config.fromfile(config)
-    except (OSError, SyntaxError) as error:
-        raise ConfigError(
-            f'{config} cannot be read as a config: {error}; expected is the path of a .py, .json '
-            'or .yml file'
-        ) from error
+    cfg = read_config(config)
+    name = Path(config).stem
+    if backbone:
+        cfg = plug_in(cfg, backbone)
+        name += f'_{backbone}'
     if data_root:
         set_data_root(cfg, data_root)
     if cfg_options:
@@ -102,7 +114,7 @@ def load_config(
     if channels_last:
         _add_hook(cfg, 'mmfish.ChannelsLastHook')
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     return cfg
 
 
@@ -136,7 +148,7 @@ def run_train(
             '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the batch '
             'size for which its learning rate was chosen'
         )
-    check_config(cfg)
+    validate_config(cfg)
     if _is_first_rank():
         _check_start(cfg)
         check_data(cfg, ('train', 'val'))
@@ -197,7 +209,7 @@ def run_test(
         raise UsageError('--tta needs tta_model and tta_pipeline in the config')
     if show or show_dir:
         _visualize(cfg, show, show_dir, wait_time)
-    check_config(cfg)
+    validate_config(cfg)
     if _is_first_rank():
         _check_file(checkpoint)
         check_data(cfg, ('test',))
