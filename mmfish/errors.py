@@ -18,3 +18,7 @@ class ShapesError(UsageError):
 
 class CheckpointError(UsageError):
     """A file with weights is not what it was taken for."""
+
+
+class TrainingError(UsageError):
+    """A training has come to where going on makes no sense."""
