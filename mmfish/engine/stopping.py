@@ -5,10 +5,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import torch
-from mmengine.dist import all_reduce, barrier, get_rank
+from mmengine.dist import all_reduce, barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -19,6 +20,8 @@ from mmfish.registry import HOOKS
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # sysexits.h: a temporary failure, try again.
 PREEMPTED_STATUS = 75
+# A file in the work directory that is there after such a stop, for tools/slurm_train.sh.
+MARK = 'stopped_on_request'
 
 
 @HOOKS.register_module()
@@ -39,6 +42,8 @@ class StopHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
+        if is_main_process():
+            Path(runner.work_dir, MARK).unlink(missing_ok=True)
         loops = (runner.train_loop, runner.val_loop)
         for loader in (loop.dataloader for loop in loops if loop):
             loader.worker_init_fn = partial(_obey_parent_only, before=loader.worker_init_fn)
@@ -111,6 +116,7 @@ class StopHook(Hook):
         runner.logger.warning(
             f'Stopping: rank {get_rank()} {why}; {last_good(runner.work_dir)}, go on with --resume.'
         )
+        Path(runner.work_dir, MARK).touch()
         raise SystemExit(PREEMPTED_STATUS)
 
 

@@ -131,7 +131,9 @@ def average_precision(work_dir):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
@@ -139,12 +141,13 @@ def main():
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        data = make_shapes(root / 'shapes', train=2 * ITERATIONS, val=4, size=64)
+        data = make_shapes(root / 'shapes', train=2 * ITERATIONS, val=8, size=64)
         reference = root / 'reference'
         start = time.perf_counter()
         Run(reference, data).wait()
         seconds = time.perf_counter() - start
         ap = average_precision(reference)
+        assert float(ap) > 0, 'nothing was learned, so that equal APs say nothing'
         print(f'left alone: {seconds:.1f} s, box AP {ap}', flush=True)
         identical = 0
         for number in range(args.kills):
