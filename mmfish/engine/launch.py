@@ -125,10 +125,11 @@ def run_train(
     elif not resume and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)):
         # A restart must not take up an earlier run of the same folder.
         Path(cfg.work_dir, POINTER).unlink(missing_ok=True)
-    checkpoint = checkpoint_to_resume(cfg.work_dir, resume) if resume else None
-    if checkpoint:
-        cfg.resume = True
-        cfg.load_from = checkpoint
+    if resume:
+        checkpoint = checkpoint_to_resume(cfg.work_dir, resume, quiet=not _is_first_rank())
+        if checkpoint:
+            cfg.resume = True
+            cfg.load_from = checkpoint
     survive_interruptions(cfg)
     runner = _build_runner(cfg)
     runner.train()

@@ -126,7 +126,7 @@ class WholeCheckpointHook(CheckpointHook):
         backend, later = self.file_backend, _RemoveLater(self.file_backend)
         self.file_backend = later
         try:
-            with self._failure_reported(runner):
+            with self._failure_reported(runner, runner.iter):
                 super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
@@ -135,11 +135,11 @@ class WholeCheckpointHook(CheckpointHook):
             backend.remove(path)
 
     def _save(self, runner: Runner, filename: str, meta: dict, by_epoch: bool) -> None:
-        self._check_weights(runner)
+        iteration = meta['iter']
+        self._check_weights(runner, iteration)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        iterations = meta['iter']
-        with self._failure_reported(runner):
+        with self._failure_reported(runner, iteration):
             runner.save_checkpoint(
                 self.out_dir,
                 filename,
@@ -153,24 +153,24 @@ class WholeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 write_whole(Path(runner.work_dir, POINTER), self.last_ckpt.encode())
-        self.saved_iter = iterations
+        self.saved_iter = iteration
 
-    def _check_weights(self, runner: Runner) -> None:
+    def _check_weights(self, runner: Runner, iteration: int) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for name, parameter in model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise TrainingError(
-                    f'After iteration {runner.iter + 1} the weights are no longer numbers '
+                    f'After iteration {iteration} the weights are no longer numbers '
                     f'({name}), so no checkpoint was written; {last_good(runner.work_dir)}'
                 )
 
     @contextlib.contextmanager
-    def _failure_reported(self, runner: Runner) -> Iterator[None]:
+    def _failure_reported(self, runner: Runner, iteration: int) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise CheckpointError(
-                f'The checkpoint after iteration {runner.iter + 1} could not be written to '
+                f'The checkpoint after iteration {iteration} could not be written to '
                 f'{self.out_dir} ({error.strerror or error}); {last_good(runner.work_dir)}: make '
                 'room, or put right what is wrong there, and go on with --resume'
             ) from error
@@ -196,12 +196,15 @@ def last_good(work_dir: str | os.PathLike) -> str:
     return f'the last good checkpoint is {path}' if path else 'there is no checkpoint yet'
 
 
-def checkpoint_to_resume(work_dir: str | os.PathLike, resume: str) -> str | None:
+def checkpoint_to_resume(
+    work_dir: str | os.PathLike, resume: str, quiet: bool = False
+) -> str | None:
     """Find the checkpoint that a run goes on from, and that it is whole.
 
     Args:
         work_dir: of the run.
         resume: 'auto' for the newest good checkpoint of the work directory, or the path of one.
+        quiet: do not print which are left out, and why.
 
     Returns:
         Its path; none if the run has written no checkpoint yet.
@@ -220,13 +223,16 @@ def checkpoint_to_resume(work_dir: str | os.PathLike, resume: str) -> str | None
     newest = _pointed_at(Path(work_dir))
     if newest is None or '://' in str(newest):
         return newest and str(newest)
-    others = [path for path in newest.parent.glob('*.pth') if _RESUMABLE.fullmatch(path.name)]
+    # They differ with out_dir, or when the folder has been moved.
+    folders = (newest.parent, Path(work_dir))
+    files = [path for folder in folders for path in folder.glob('*.pth')]
+    others = [path for path in files if _RESUMABLE.fullmatch(path.name)]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     problems = []
     for path in dict.fromkeys([newest, *others]):
         problem = damage(path)
         if not problem:
-            for line in problems:
+            for line in problems if not quiet else ():
                 print(f'{line}. Going on from {path} instead.', file=sys.stderr, flush=True)
             return str(path)
         problems.append(f'{path} cannot be resumed from: {problem}')

@@ -39,7 +39,7 @@ def environment(**variables):
         'PYTHONPATH': os.pathsep.join(paths),
         'OMP_NUM_THREADS': '1',
         'CUDA_VISIBLE_DEVICES': '',
-        'PORT': str(PORT),
+        'PORT': os.environ.get('PORT', str(PORT)),
         **variables,
     }
 

@@ -16,8 +16,9 @@ class Witness(Hook):
     priority = 'LOWEST'
 
     def before_train(self, runner):
+        # The last group is a head's, without a factor of its own.
         optimizer = runner.optim_wrapper.optimizer
-        self.seen = dict(images={}, metrics={}, lr=optimizer.param_groups[0]['initial_lr'])
+        self.seen = dict(images={}, metrics={}, lr=optimizer.param_groups[-1]['initial_lr'])
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         images = self.seen['images'].setdefault(runner.epoch + 1, [])
