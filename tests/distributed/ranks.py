@@ -50,40 +50,41 @@ def hosts(count):
     if count == 1:
         yield [([], {})]
         return
-    names = [f'mmfish{os.getpid()}-{number}' for number in range(count)]
     assert count == 2, 'a cable has two ends'
+    names = [f'mmfish{os.getpid()}-{number}' for number in range(count)]
     try:
-        for name in names:
-            ip('netns', 'add', name)
-            ip('-n', name, 'link', 'set', 'lo', 'up')
-        cable = [('name', 'eth0', 'netns', name) for name in names]
-        ip('link', 'add', *cable[0], 'type', 'veth', 'peer', *cable[1])
-        for number, name in enumerate(names):
-            ip('-n', name, 'address', 'add', f'10.77.0.{number + 1}/24', 'dev', 'eth0')
-            ip('-n', name, 'link', 'set', 'eth0', 'up')
-        yield [
-            (
-                ['ip', 'netns', 'exec', name],
-                # The name of this machine does not lead to the addresses of the namespaces.
-                node_variables(number, count, '10.77.0.1', GLOO_SOCKET_IFNAME='eth0'),
-            )
-            for number, name in enumerate(names)
-        ]
+        connect(names)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, 'stderr', None) or str(error)).strip()
         print(f'no network namespaces here ({reason}): two launchers on 127.0.0.1 instead')
-        yield [([], node_variables(number, count, '127.0.0.1')) for number in range(count)]
+        begins, address, others = [[], []], '127.0.0.1', {}
+    else:
+        begins = [['ip', 'netns', 'exec', name] for name in names]
+        # The name of this machine does not lead to the addresses of the namespaces.
+        address, others = '10.77.0.1', dict(GLOO_SOCKET_IFNAME='eth0')
+    try:
+        yield [
+            (begin, dict(NNODES=str(count), NODE_RANK=str(number), MASTER_ADDR=address, **others))
+            for number, begin in enumerate(begins)
+        ]
     finally:
         for name in names:
             subprocess.run(['ip', 'netns', 'delete', name], capture_output=True)
 
 
+def connect(names):
+    for name in names:
+        ip('netns', 'add', name)
+        ip('-n', name, 'link', 'set', 'lo', 'up')
+    cable = [('name', 'eth0', 'netns', name) for name in names]
+    ip('link', 'add', *cable[0], 'type', 'veth', 'peer', *cable[1])
+    for number, name in enumerate(names):
+        ip('-n', name, 'address', 'add', f'10.77.0.{number + 1}/24', 'dev', 'eth0')
+        ip('-n', name, 'link', 'set', 'eth0', 'up')
+
+
 def ip(*arguments):
     subprocess.run(['ip', *arguments], check=True, capture_output=True, text=True)
-
-
-def node_variables(number, count, address, **others):
-    return dict(NNODES=str(count), NODE_RANK=str(number), MASTER_ADDR=address, **others)
 
 
 def train(data, work_dir, ranks, machines=1, epochs=2):

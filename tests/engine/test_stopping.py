@@ -67,7 +67,7 @@ def train(work_dir, losses, hook=None, **kwargs):
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
 def test_an_invalid_loss_stops_with_iteration_images_and_what_is_left(tmp_path, loss):
-    message = rf'iteration 2, epoch 1: loss {loss}, loss_cls {loss} for the images 101 1\.jpg; there is no check'
+    message = rf'iteration 2, epoch 1: loss {loss}, loss_cls {loss} for the images 101 1\.jpg; '
     with pytest.raises(TrainingError, match=message):
         train(tmp_path, [1.0, loss])
     assert not list(tmp_path.glob('*.pth'))
