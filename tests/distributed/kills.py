@@ -4,17 +4,19 @@
 
 Each killed run is resumed with --resume, and has to end with the weights, the optimiser and the
 predictions of a run that was left alone, bit by bit. The moments are in turn a random iteration of
-epoch 3, any time of the run, and the writing of a random checkpoint. The runs are tools/train.py in
+epoch 3, any time of the run, and the writing of a checkpoint. The runs are tools/train.py in
 processes that are forked from this one: imports take longer than they do.
 """
 
 import argparse
+import itertools
 import os
 import random
 import runpy
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -35,13 +37,13 @@ MOMENTS = ('in epoch 3', 'at any time', 'while writing')
 class Run:
     """A training in a process of its own."""
 
-    def __init__(self, work_dir, data, *arguments):
+    def __init__(self, work_dir, data, *arguments, kill_at=None):
         self.work_dir = work_dir
-        # What has been logged before belongs to the run that was killed.
-        self.logged_before = self.iterations()
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            if kill_at:
+                kill_while_writing(*kill_at)
             self._train(data, arguments)
 
     def _train(self, data, arguments):
@@ -71,32 +73,44 @@ class Run:
             for line in log.read_text().splitlines()
         )
 
-    def ended(self):
-        return os.waitpid(self.pid, os.WNOHANG)[0] != 0
-
-    def wait(self):
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        assert status == 0, (self.work_dir / 'output').read_text()[-3000:]
+    def wait(self, status=0):
+        found = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        assert found == status, (found, (self.work_dir / 'output').read_text()[-3000:])
 
     def kill(self):
         os.killpg(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        self.wait(-signal.SIGKILL)
 
 
-def wait_for_moment(run, moment, chance, seconds):
-    """Return in the moment of the kill; says which it was."""
+def kill_while_writing(number, delay):
+    """End this process and its workers some seconds after it has opened the nth file to write."""
+    opened = itertools.count(1)
+
+    def watch(event, arguments):
+        if event == 'open' and str(arguments[0]).endswith(PART) and next(opened) == number:
+            threading.Timer(delay, os.killpg, (os.getpid(), signal.SIGKILL)).start()
+
+    sys.addaudithook(watch)
+
+
+def kill_in_moment(work_dir, data, moment, chance, seconds):
+    """Train and kill; says when that was."""
+    if moment == 'while writing':
+        # Each epoch writes the checkpoint and last_checkpoint, and if it is the best, both again.
+        number, delay = chance.randint(1, 2 * EPOCHS), chance.uniform(0, 0.02)
+        Run(work_dir, data, kill_at=(number, delay)).wait(-signal.SIGKILL)
+        return f'{1000 * delay:.0f} ms into write {number}'
+    run = Run(work_dir, data)
     if moment == 'at any time':
         time.sleep(chance.uniform(0, seconds))
-        return f'after {run.iterations()} iterations'
-    if moment == 'in epoch 3':
+        done = f'after {run.iterations()} iterations'
+    else:
         target = 2 * ITERATIONS + chance.randint(1, ITERATIONS - 1)
-        while run.iterations() < target and not run.ended():
+        while run.iterations() < target:
             time.sleep(0.005)
-        return f'in iteration {run.iterations() + 1}'
-    name = f'epoch_{chance.randint(1, EPOCHS)}.pth'
-    while not (run.work_dir / (name + PART)).exists() and not run.ended():
-        pass
-    return f'writing {name}'
+        done = f'in iteration {run.iterations() + 1}'
+    run.kill()
+    return done
 
 
 def differences(work_dir, reference):
@@ -152,9 +166,9 @@ def main():
         identical = 0
         for number in range(args.kills):
             work_dir = root / f'killed_{number}'
-            run = Run(work_dir, data)
-            moment = wait_for_moment(run, MOMENTS[number % len(MOMENTS)], chance, seconds)
-            run.kill()
+            moment = MOMENTS[number % len(MOMENTS)]
+            # Of the time of a whole run, which may be faster now: not its very end.
+            moment = kill_in_moment(work_dir, data, moment, chance, 0.7 * seconds)
             left = [path.name for path in work_dir.glob(f'*{PART}')]
             pointer = work_dir / 'last_checkpoint'
             resumed = Path(pointer.read_text()).name if pointer.exists() else 'the beginning'

@@ -141,7 +141,10 @@ def check(seen, data, work_dir, epochs=2):
         str(HERE / 'tiny.py'),
         work_dir=str(work_dir / 'test'),
         data_root=str(data),
-        cfg_options={'test_evaluator.outfile_prefix': f'{work_dir}/single'},
+        cfg_options={
+            'test_evaluator.outfile_prefix': f'{work_dir}/single',
+            'log_level': 'WARNING',
+        },
     )
     found = run_test(cfg, str(work_dir / f'epoch_{epochs}.pth'))
     for name, value in found.items():
