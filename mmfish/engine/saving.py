@@ -51,10 +51,11 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    # The new name, too, has to survive a loss of power.
+    # The new name, too, has to survive a loss of power; not every network file system can do this.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with contextlib.suppress(OSError):
+            os.fsync(folder)
     finally:
         os.close(folder)
 

@@ -24,6 +24,8 @@ LIMIT = 600
 class Job:
     """tools/dist_train.sh with two ranks."""
 
+    started = []  # noqa: RUF012
+
     def __init__(self, root, name, *arguments, options=(), **variables):
         self.work_dir = root / name
         self.output = root / f'{name}.log'
@@ -34,6 +36,8 @@ class Job:
             self.process = subprocess.Popen(
                 command, env=environment(**variables), stdout=file, stderr=subprocess.STDOUT
             )
+
+        self.started.append(self.process)
 
     def rank(self, number):
         """The process of a rank."""
@@ -105,9 +109,8 @@ def restarted(root):
     status, seconds = job.end()
     assert status == 0, job.text()[-5000:]
     resumed = re.search(r'resumed epoch: \d+, iter: \d+', job.text())
-    whole = Job.weights(job)
     reference = torch.load(root / f'undisturbed/epoch_{EPOCHS}.pth', weights_only=False)
-    assert same_weights(whole, reference['state_dict']), 'the weights differ'
+    assert same_weights(job.weights(), reference['state_dict']), 'the weights differ'
     return f'"{resumed[0]}", finished after {seconds:.1f} s with the weights of the undisturbed run'
 
 
@@ -157,9 +160,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_shapes(root / 'shapes', train=4 * ITERATIONS, val=4, size=64)
-        for scenario in SCENARIOS:
-            if scenario.__name__ in args.scenarios:
-                print(f'{scenario.__name__}: {scenario(root)}', flush=True)
+        try:
+            for scenario in SCENARIOS:
+                if scenario.__name__ in args.scenarios:
+                    print(f'{scenario.__name__}: {scenario(root)}', flush=True)
+        finally:
+            for process in Job.started:
+                process.terminate()
 
 
 if __name__ == '__main__':
