@@ -2,4 +2,6 @@
 _base_ = './witnessed.py'
 
 runner_type = 'FlexibleRunner'
-strategy = dict(type='FSDPStrategy', model_wrapper=dict(use_orig_params=True))
+# Its default is the GPU of the rank's number.
+wrapper = dict(use_orig_params=True, device_id='cpu')
+strategy = dict(type='FSDPStrategy', model_wrapper=wrapper)
