@@ -248,11 +248,14 @@ def damage(path: str | os.PathLike) -> str | None:
     `torch.load` does not look at the checksums in the file; this does.
 
     Args:
-        path: of a file of `torch.save`.
+        path: of a file of `torch.save`, or of a folder of such files, one for each rank.
 
     Returns:
         A clause for messages; none if the file is whole.
     """
+    if os.path.isdir(path):
+        found = [(file.name, damage(file)) for file in Path(path).iterdir()]
+        return next((f'{name} in it: {problem}' for name, problem in found if problem), None)
     try:
         size = os.path.getsize(path)
         with open(path, 'rb') as file:
