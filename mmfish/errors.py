@@ -26,3 +26,7 @@ class CheckpointError(UsageError):
 
 class ConfigError(UsageError, ValueError):
     """A setting is out of its range, or does not fit the others."""
+
+
+class TrainingError(UsageError):
+    """A training has come to where going on makes no sense."""

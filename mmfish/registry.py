@@ -8,12 +8,14 @@ plain ``type='FishNet'`` work once mmfish has been imported.
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfish', locations=['mmfish.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfish', locations=['mmfish.engine'])
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmfish', locations=['mmfish.engine'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='mmfish', locations=['mmfish.datasets']
 )
@@ -25,7 +27,7 @@ TRANSFORMS = Registry(
 
 def publish() -> None:
     """Add every component of mmfish to MMEngine's root registries under its plain name."""
-    for registry in (MODELS, HOOKS, DATASETS):
+    for registry in (MODELS, HOOKS, LOOPS, DATASETS):
         registry.import_from_location()
         for name, component in registry.module_dict.items():
             if name not in registry.parent.module_dict:

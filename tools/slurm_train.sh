@@ -2,6 +2,10 @@
 # Train through Slurm.
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
 # GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS size the job: 16 GPUs are the paper's.
+# SIGNAL is sent that many seconds before the job's time is up (USR1@120): the run saves its state
+# after the current iteration and stops, as it does when it is preempted (SIGTERM).
+# REQUEUE=1 submits the job with sbatch instead of waiting for it; after either Slurm starts it
+# again, and it resumes. Its output goes to WORK_DIR/slurm.log.
 set -euo pipefail
 
 USAGE="usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]"
@@ -11,16 +15,39 @@ CONFIG=${3:?$USAGE}
 WORK_DIR=${4:?$USAGE}
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+# A batch script runs as a copy in another folder.
+TOOLS=${MMFISH_TOOLS:-$(dirname "$0")}
 
 # SRUN_ARGS is a list of words.
-# shellcheck disable=SC2086
-exec srun --partition="$PARTITION" \
-    --job-name="$JOB_NAME" \
-    --gres=gpu:"$GPUS_PER_NODE" \
-    --ntasks="$GPUS" \
-    --ntasks-per-node="$GPUS_PER_NODE" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$CONFIG" \
+# shellcheck disable=SC2206
+job=(
+    --partition="$PARTITION"
+    --job-name="$JOB_NAME"
+    --gres=gpu:"$GPUS_PER_NODE"
+    --ntasks="$GPUS"
+    --ntasks-per-node="$GPUS_PER_NODE"
+    --cpus-per-task="${CPUS_PER_TASK:-5}"
+    --signal="${SIGNAL:-USR1@120}"
+    ${SRUN_ARGS:-}
+)
+train=(
+    srun "${job[@]}" --kill-on-bad-exit=1
+    "${PYTHON:-python}" -u "$TOOLS/train.py" "$CONFIG"
     --work-dir "$WORK_DIR" --launcher slurm "${@:5}"
+)
+if [ -z "${REQUEUE:-}" ]; then
+    exec "${train[@]}"
+elif [ -z "${MMFISH_TOOLS:-}" ]; then
+    mkdir -p "$WORK_DIR"
+    export MMFISH_TOOLS=$TOOLS
+    exec sbatch "${job[@]}" --requeue --open-mode=append --output="$WORK_DIR/slurm.log" "$0" "$@"
+fi
+
+# The batch job. Preemption may reach this shell too, which has to outlive the ranks.
+trap : TERM
+status=0
+"${train[@]}" --resume || status=$?
+if [ -e "$WORK_DIR/stopped_on_request" ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

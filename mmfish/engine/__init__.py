@@ -1,5 +1,18 @@
-"""Hooks, and how a run is started."""
+"""Hooks, how a run is started, and how it survives."""
 
 from mmfish.engine.hooks import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
+from mmfish.engine.resuming import AverageStatisticsHook, ResumableTrainLoop, ResumeHook
+from mmfish.engine.saving import WholeCheckpointHook
+from mmfish.engine.stopping import StopHook
 
-__all__ = ['CPUThreadsHook', 'ChannelsLastHook', 'FuseHook', 'StopGradClipHook']
+__all__ = [
+    'AverageStatisticsHook',
+    'CPUThreadsHook',
+    'ChannelsLastHook',
+    'FuseHook',
+    'ResumableTrainLoop',
+    'ResumeHook',
+    'StopGradClipHook',
+    'StopHook',
+    'WholeCheckpointHook',
+]

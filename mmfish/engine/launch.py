@@ -27,6 +27,7 @@ from mmfish.configs import read_config
 from mmfish.datasets.checks import checked_annotations
 from mmfish.datasets.layout import check_data, set_data_root
 from mmfish.engine.config_checks import name_data_errors, validate_config
+from mmfish.engine.saving import POINTER, checkpoint_to_resume
 from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
 from mmfish.plugin import plug_in
 
@@ -128,7 +129,8 @@ def run_train(
         amp: automatic mixed precision.
         auto_scale_lr: scale the learning rate from ``auto_scale_lr.base_batch_size`` to the
             batch size of this run.
-        resume: 'auto' for the latest checkpoint of the work directory, or the path of one.
+        resume: 'auto' for the newest good checkpoint of the work directory, if there is one yet, or
+            the path of one.
 
     Returns:
         The runner, when it has finished.
@@ -136,8 +138,10 @@ def run_train(
     Raises:
         MissingDataError: the data set is not there, or not whole.
         DataError: the data set holds what cannot be trained on.
-        CheckpointError: weights that the run starts from are not there, or do not fit.
+        CheckpointError: weights that the run starts from are not there, or do not fit, or there is
+            nothing whole to resume from.
         ConfigError: the config is not for this version, or its parts do not fit each other.
+        TrainingError: a loss is not a finite number any more.
         UsageError: ``auto_scale_lr`` without a base batch size in the config, or ``amp``, a
             launcher or a number of processes that needs GPUs which are not there.
     """
@@ -157,15 +161,46 @@ def run_train(
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
         cfg.auto_scale_lr.enable = True
+    if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
+        resume = 'auto'  # torchrun restarted the ranks after one had failed
+    elif not resume and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)):
+        # A restart must not take up an earlier run of the same folder.
+        Path(cfg.work_dir, POINTER).unlink(missing_ok=True)
     if resume:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
+        checkpoint = checkpoint_to_resume(cfg.work_dir, resume, quiet=not _is_first_rank())
+        if checkpoint:
+            cfg.resume = True
+            cfg.load_from = checkpoint
+    survive_interruptions(cfg)
     _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
     with checked_annotations(), plain_data_only():
         runner = _build_runner(cfg)
         _check_training_data(runner)
         runner.train()
     return runner
+
+
+def survive_interruptions(cfg: Config) -> None:
+    """Have a training save whole checkpoints, resume exactly, and stop in order.
+
+    Replaces MMEngine's own checkpoint hook and loop over epochs, if the config has these, and adds
+    hooks; other loops and checkpoint hooks of the config stay.
+
+    Args:
+        cfg: of MMDetection, MMPretrain or MMEngine; changed in place.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hooks.checkpoint and hooks.checkpoint.get('type') == 'CheckpointHook':
+        hooks.checkpoint.type = 'mmfish.WholeCheckpointHook'
+    loop = cfg.get('train_cfg') or {}
+    if loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop':
+        loop.pop('by_epoch', None)
+        loop.type = 'mmfish.ResumableTrainLoop'
+        # Workers that outlive an epoch would carry random states over to the next.
+        cfg.train_dataloader.persistent_workers = False
+    for name in ('AverageStatisticsHook', 'StopHook', 'ResumeHook'):
+        _add_hook(cfg, f'mmfish.{name}')
 
 
 def run_test(

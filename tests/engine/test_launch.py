@@ -2,9 +2,18 @@ import argparse
 
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import LOOPS
 
 from mmfish import config_path
-from mmfish.engine.launch import add_run_arguments, load_config, run_test, run_train
+from mmfish.engine.launch import (
+    add_run_arguments,
+    load_config,
+    run_test,
+    run_train,
+    survive_interruptions,
+)
+from mmfish.engine.resuming import ResumableTrainLoop
 from mmfish.errors import CheckpointError, MissingDataError, UsageError
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
@@ -70,3 +79,37 @@ def test_channels_last_comes_after_the_hooks_of_the_config():
     hooks = load_config(CONFIG, channels_last=True).custom_hooks
     assert hooks[:-1] == load_config(CONFIG).custom_hooks
     assert hooks[-1] == dict(type='mmfish.ChannelsLastHook')
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        CONFIG,
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        'mmpretrain::resnet/resnet50_8xb32_in1k.py',
+    ],
+)
+def test_every_training_saves_whole_checkpoints_and_can_resume_within_an_epoch(config):
+    cfg = get_config(config) if '::' in config else load_config(config)
+    survive_interruptions(cfg)
+    assert cfg.default_hooks.checkpoint.type == 'mmfish.WholeCheckpointHook'
+    assert cfg.default_hooks.checkpoint.interval == 1
+    assert cfg.train_cfg.type == 'mmfish.ResumableTrainLoop'
+    assert LOOPS.get(cfg.train_cfg.type) is ResumableTrainLoop
+    assert not cfg.train_dataloader.persistent_workers
+    added = [hook.type for hook in cfg.custom_hooks]
+    assert added[-3:] == ['mmfish.AverageStatisticsHook', 'mmfish.StopHook', 'mmfish.ResumeHook']
+
+
+def test_loops_and_checkpoint_hooks_of_ones_own_stay():
+    cfg = Config(
+        dict(
+            train_cfg=dict(type='MyLoop', max_epochs=1),
+            train_dataloader=dict(persistent_workers=True),
+            default_hooks=dict(checkpoint=dict(type='MyHook')),
+        )
+    )
+    survive_interruptions(cfg)
+    assert cfg.train_cfg.type == 'MyLoop'
+    assert cfg.train_dataloader.persistent_workers
+    assert cfg.default_hooks.checkpoint.type == 'MyHook'

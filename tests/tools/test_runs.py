@@ -82,16 +82,6 @@ def test_testing_a_checkpoint_gives_box_and_mask_ap_predictions_and_pictures(
     assert len(list(tmp_path.glob('*/pictures/*.png'))) == 4
 
 
-def test_two_ranks_train_on_the_cpu(shapes, tmp_path):
-    output = run(
-        *(TOOLS / 'dist_train.sh', CONFIG, 2, '--data-root', shapes, '--work-dir', tmp_path),
-        *('--cfg-options', *SMALL, 'train_cfg.max_iters=2'),
-    )
-    assert 'Distributed training: True' in output
-    assert 'GPU number: 2' in output
-    assert (tmp_path / 'iter_2.pth').is_file()
-
-
 def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch):
     tool = str(TOOLS / 'train.py')
     data, work = tmp_path / 'nowhere', tmp_path / 'work'

@@ -33,8 +33,8 @@ def test_training_asks_slurm_for_the_gpus_and_passes_arguments_on(srun):
         **dict(GPUS='16', GPUS_PER_NODE='4', SRUN_ARGS='--qos=high --time=1-0', PYTHON='python3'),
     )
     expected = f"""--partition=partition --job-name=job --gres=gpu:4 --ntasks=16 --ntasks-per-node=4
-        --cpus-per-task=5 --kill-on-bad-exit=1 --qos=high --time=1-0 python3 -u {TOOLS}/train.py
-        config.py --work-dir 'work dir' --launcher slurm --resume"""
+        --cpus-per-task=5 --signal=USR1@120 --qos=high --time=1-0 --kill-on-bad-exit=1
+        python3 -u {TOOLS}/train.py config.py --work-dir 'work dir' --launcher slurm --resume"""
     assert words == shlex.split(expected)
 
 
@@ -42,6 +42,46 @@ def test_testing_does_so_with_a_checkpoint(srun):
     words = srun('slurm_test.sh', 'partition', 'job', 'config.py', 'a.pth', PYTHON='python3')
     expected = f'python3 -u {TOOLS}/test.py config.py a.pth --launcher slurm'
     assert words[-7:] == shlex.split(expected)
+
+
+# Each writes its name and its words into the file calls; sbatch runs what it is given, elsewhere.
+STAND_INS = dict(
+    srun='[ ! "$STOPPED" ] || touch work/stopped_on_request; exit "${STATUS:-0}"',
+    scontrol='',
+    sbatch="""
+        while [ "${1#--}" != "$1" ]; do shift; done
+        cp "$1" spooled; shift
+        SLURM_JOB_ID=7 bash spooled "$@"
+    """,
+)
+
+
+@pytest.mark.parametrize(
+    ('outcome', 'status', 'requeued'),
+    [
+        (dict(), 0, False),
+        (dict(STATUS='1'), 1, False),
+        # The other ranks are killed as soon as one has ended, so the status can be anything.
+        (dict(STATUS='137', STOPPED='1'), 137, True),
+    ],
+)
+def test_a_job_that_was_told_to_stop_is_requeued_and_resumes(tmp_path, outcome, status, requeued):
+    (tmp_path / 'work').mkdir()
+    for name, body in STAND_INS.items():
+        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@" >> calls\n{body}\n')
+        (tmp_path / name).chmod(0o755)
+    process = subprocess.run(
+        [TOOLS / 'slurm_train.sh', 'partition', 'job', 'config.py', 'work', '--amp'],
+        cwd=tmp_path,
+        env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'REQUEUE': '1', **outcome},
+    )
+    calls = [line.split() for line in (tmp_path / 'calls').read_text().splitlines()]
+    assert process.returncode == status
+    assert [call[0] for call in calls] == ['sbatch', 'srun', *['scontrol'] * requeued]
+    assert {'--requeue', '--signal=USR1@120', '--partition=partition'} <= set(calls[0])
+    assert f'{TOOLS}/train.py' in calls[1]
+    assert calls[1][-2:] == ['--amp', '--resume']
+    assert calls[2:] == [['scontrol', 'requeue', '7']] * requeued
 
 
 @pytest.mark.parametrize(

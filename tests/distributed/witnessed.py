@@ -1,0 +1,3 @@
+_base_ = './tiny.py'
+custom_imports = dict(imports=['witness'])
+custom_hooks = [dict(type='Witness')]
