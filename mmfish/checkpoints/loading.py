@@ -4,7 +4,7 @@ import copy
 import fcntl
 import io
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -311,14 +311,25 @@ def _pytorchcv_file(url: str) -> str:
 
 def _plain_data_allowed() -> AbstractContextManager:
     # What MMEngine writes beside the weights: the history of the logged scalars.
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     dtypes = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.uint32)}
-    allowed = [HistoryBuffer, _statistic, multiarray._reconstruct, multiarray.scalar]
-    allowed += [np.ndarray, np.dtype, *dtypes]
+    allowed = [HistoryBuffer, _statistic, np.ndarray, np.dtype, *dtypes]
+    # How NumPy pickles arrays and numbers, whose module has another name before NumPy 2.
+    for makes in (np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]):
+        allowed += [_alias(makes, f'numpy.{core}.multiarray') for core in ('core', '_core')]
     if not hasattr(torch.serialization, 'safe_globals'):  # torch 2.4
         torch.serialization.add_safe_globals(allowed)
         return nullcontext()
     return torch.serialization.safe_globals(allowed)
+
+
+def _alias(function: Callable, module: str) -> Callable:
+    """The function, to be found in files under the name that it has in a module."""
+
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    call.__module__, call.__name__, call.__qualname__ = module, *[function.__name__] * 2
+    return call
 
 
 def _statistic(owner: type, name: str) -> Any:

@@ -1,3 +1,7 @@
+import re
+import zipfile
+
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
@@ -5,6 +9,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmfish.checkpoints import from_official, from_pytorchcv, load_backbone, to_official
+from mmfish.checkpoints.loading import read_content
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet, FishNetClsHead
 
@@ -79,6 +84,20 @@ def test_pretrained_takes_every_kind_of_file_whole(kind, theirs, state_dict, tmp
     expected = backbone_of(state_dict)
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize('core', [b'numpy.core', b'numpy._core'])
+def test_a_log_written_under_any_numpy_is_read(core, tmp_path):
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    torch.save(dict(state_dict={}, log=history, mean=np.float64(2)), tmp_path / 'here.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'here.pth') as here,
+        zipfile.ZipFile(tmp_path / 'there.pth', 'w') as there,
+    ):
+        for name in here.namelist():
+            there.writestr(name, re.sub(rb'numpy\._?core', core, here.read(name)))
+    content = read_content(str(tmp_path / 'there.pth'))
+    assert content['log'].mean() == content['mean'] == 2
 
 
 def test_a_network_with_fewer_levels_takes_its_part(state_dict, tmp_path):
