@@ -1,5 +1,6 @@
 """Files with weights: read without running anything in them, recognised by their keys."""
 
+import codecs
 import copy
 import fcntl
 import io
@@ -317,7 +318,8 @@ def _plain_data_allowed() -> AbstractContextManager:
     for makes in (np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]):
         allowed += [_alias(makes, f'numpy.{core}.multiarray') for core in ('core', '_core')]
     if not hasattr(torch.serialization, 'safe_globals'):  # torch 2.4
-        torch.serialization.add_safe_globals(allowed)
+        # How pickle writes the bytes of an array, which later versions allow by themselves.
+        torch.serialization.add_safe_globals([*allowed, codecs.encode])
         return nullcontext()
     return torch.serialization.safe_globals(allowed)
 
