@@ -1,17 +1,20 @@
-# Every target sets up what it needs. PYTHON and VENV are explained in tools/setup_env.sh.
+# Every target sets up what it needs. LINE, PYTHON and VENV are explained in tools/setup_env.sh.
 VENV ?= .venv
-export VENV
+export VENV LINE
 
-.PHONY: help env test lint demo clean
+.PHONY: help env test test-openmmlab lint demo clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 env: ## the environment in $(VENV): torch, the OpenMMLab stack, mmfish
 	@tools/setup_env.sh
 
 test: env ## the tests; PYTEST_ARGS='tests/test_stack.py -x' passes arguments to pytest
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+test-openmmlab: ## the tests with the packages of OpenMMLab, in .venv-openmmlab
+	@$(MAKE) --no-print-directory test LINE=openmmlab VENV=.venv-openmmlab
 
 lint: env ## the linters
 	$(VENV)/bin/ruff check

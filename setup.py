@@ -70,6 +70,7 @@ setup(
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},
     extras_require={
-        name: requirements(name) for name in ('onedl', 'openmmlab', 'weights', 'digits', 'dev')
+        name: requirements(name)
+        for name in ('onedl', 'openmmlab', 'weights', 'digits', 'zoo', 'dev')
     },
 )

@@ -12,9 +12,10 @@ check_stack()
 import mmfish.checkpoints  # noqa: E402, F401
 from mmfish.configs import config_path  # noqa: E402
 from mmfish.fusion import fuse  # noqa: E402
+from mmfish.plugin import plug_in  # noqa: E402
 from mmfish.registry import publish  # noqa: E402
 from mmfish.version import __version__  # noqa: E402
 
 publish()
 
-__all__ = ['__version__', 'config_path', 'fuse']
+__all__ = ['__version__', 'config_path', 'fuse', 'plug_in']

@@ -12,12 +12,20 @@ class MissingDataError(UsageError):
     """A data set that a config asks for is not there, or not whole."""
 
 
+class DataError(UsageError):
+    """A data set holds what cannot be trained on or tested with: a file, an annotation."""
+
+
 class ShapesError(UsageError):
     """The shapes data set cannot be made as asked, or where asked."""
 
 
 class CheckpointError(UsageError):
     """A file with weights is not what it was taken for."""
+
+
+class ConfigError(UsageError, ValueError):
+    """A setting is out of its range, or does not fit the others."""
 
 
 class TrainingError(UsageError):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmfish.engine.launch import run_tool
 from mmfish.results import benchmark
+from mmfish.results.performance import make_page
 
 
 def main() -> None:
@@ -23,27 +24,41 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', help='cpu, or cuda')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
     parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the last table')
+    parser.add_argument(
+        '--page',
+        type=Path,
+        metavar='FILE.md',
+        help='measure what docs/performance.md has, whatever else is asked for, and write it; '
+        'needs --json, and repeats nothing that is there',
+    )
     args = parser.parse_args()
+    if args.page:
+        if args.json is None:
+            parser.error('--page needs --json FILE, where its figures are kept')
+        make_page(args.page, args.json, args.rounds, args.device)
+        return
 
     print(benchmark.environment(args.device))
     runs = []
     for arch, batch, size in product(args.arch, args.batch, args.size):
         height, width = map(int, size.split('x'))
-        settings = dict(kind=args.kind, step=args.step, arch=arch, batch=batch)
-        measurements = benchmark.benchmark(
-            **settings,
-            size=(height, width),
+        run = benchmark.benchmark(
+            args.kind,
+            args.step,
+            arch,
+            batch,
+            (height, width),
             rounds=args.rounds,
             names=args.contestants,
             device=args.device,
         )
-        runs.append(dict(settings, size=[height, width], measurements=measurements))
+        runs.append(run)
         print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size}\n')
-        print(benchmark.table(measurements, benchmark.BASELINE[args.kind]))
+        print(benchmark.table(run))
     if args.json:
         benchmark.save_json(args.json, runs, args.device)
     if args.plot:
-        benchmark.plot(measurements, args.plot)
+        benchmark.plot(runs[-1], args.plot)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 # Sets up the environment that mmfish is developed and tested in; `make env` calls it.
 # A second call finds everything in place and returns at once.
 #
+#   LINE                  onedl, the maintained packages (default), or openmmlab, the ones that
+#                         OpenMMLab itself published last, on the torch of their time
 #   PYTHON                the interpreter to build on (default: a Python 3.10 to 3.12 from PATH)
 #   VENV                  where the environment goes (default: .venv)
 #   CUDA_VISIBLE_DEVICES  set, but empty: compile mmcv's ops for the CPU, even beside a GPU
@@ -13,6 +15,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${VENV:-.venv}
+LINE=${LINE:-onedl}
 py=$VENV/bin/python
 stamp=$VENV/mmfish-env
 log=$VENV/mmcv-build.log
@@ -26,6 +29,15 @@ fail() {
     exit 1
 }
 
+case $LINE in
+    onedl) mmcv=onedl-mmcv prefix='' pythons='python3 python3.12 python3.11 python3.10' ;;
+    openmmlab) mmcv=mmcv prefix=openmmlab- pythons='python3.10 python3.11 python3 python3.12' ;;
+    *) fail "LINE=$LINE is none of the lines of packages: set it to onedl or openmmlab." ;;
+esac
+torch_pins=requirements/${prefix}torch.txt
+build_pins=requirements/${prefix}build.txt
+line_pins=requirements/$LINE.txt
+
 has_gpu() {
     [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && nvidia-smi -L 2>/dev/null | grep -q '^GPU'
 }
@@ -33,6 +45,7 @@ has_gpu() {
 # What the environment depends on. The stamp holds it once everything has been checked.
 fingerprint() {
     cat requirements/*.txt setup.py tools/setup_env.sh | cksum
+    say "$LINE"
     pwd -P
     if has_gpu; then say cuda; else say cpu; fi
 }
@@ -62,7 +75,7 @@ elif [ -n "${PYTHON:-}" ]; then
         fail "PYTHON=$PYTHON is not a working Python 3.10, 3.11 or 3.12: set it to one that is."
     python=$PYTHON
 else
-    for python in python3 python3.12 python3.11 python3.10 ''; do
+    for python in $pythons ''; do
         if [ -n "$python" ] && "$python" -c "$supported" 2>/dev/null; then break; fi
     done
     [ -n "$python" ] ||
@@ -130,19 +143,19 @@ torch_version() {
 if [ -n "$(torch_version)" ]; then
     say "Keeping torch $(torch_version), which is in $VENV already."
     check_stack torch_problem || fail \
-        "or remove $VENV and try again, for the torch of requirements/torch.txt."
+        "or remove $VENV and try again, for the torch of $torch_pins."
     release=$(torch_version)
     install torchvision "torch==${release%%+*}" # the registries leave out the +cu130
 else
-    install -r requirements/torch.txt
+    install -r "$torch_pins"
 fi
 check_stack torchvision_problem || fail "or remove $VENV and try again."
 
 step 4 'The OpenMMLab stack and the tools for development'
 # All but mmcv, so that whatever can fail quickly fails before the ten minutes of its ops.
-install -r requirements/build.txt -r requirements/dev.txt -r requirements/weights.txt \
+install -r "$build_pins" -r requirements/dev.txt -r requirements/weights.txt \
     -r requirements/digits.txt \
-    $(grep -v '^onedl-mmcv==' requirements/onedl.txt)
+    $(grep -v -e "^$mmcv==" -e '^#' "$line_pins")
 # Without the libraries of a desktop the GUI build of OpenCV does not load: the headless one,
 # which mmdet brings along, puts its files in the same place.
 if ! "$py" -c 'import cv2' 2>/dev/null; then
@@ -177,7 +190,7 @@ if sys.argv[1] != 'cpu' and get_compiling_cuda_version() == 'not available':
     sys.exit('The ops of this mmcv are for the CPU only.')
 PY
 }
-pin=$(grep '^onedl-mmcv==' requirements/onedl.txt)
+pin=$(grep "^$mmcv==" "$line_pins")
 # Compiled ops serve one Python, one torch and one device. The caches of pip and uv tell none of
 # these apart and forget a build when the registry's answer expires, hence a folder of our own.
 python_tag=$("$py" -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
@@ -208,7 +221,7 @@ else
         trap - EXIT
         mv "$part" "$wheels"
     fi
-    install --reinstall-package onedl-mmcv "$wheels"/*.whl
+    install --reinstall-package "$mmcv" "$wheels"/*.whl
     ops_work || {
         rm -rf "$wheels"
         fail \

@@ -8,7 +8,7 @@ from mmfish.engine.launch import add_run_arguments, load_config, run_test, run_t
 def main() -> None:
     """Read the command line and test."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', help='path of the config, or mmdet::PATH for one of its own')
     parser.add_argument('checkpoint', help='path of the checkpoint')
     add_run_arguments(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a file')
@@ -22,6 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(
         args.config,
+        backbone=args.backbone,
         work_dir=args.work_dir,
         data_root=args.data_root,
         cfg_options=args.cfg_options,

@@ -155,6 +155,7 @@ def find_arch(
         CheckpointError: a key too many or too few for the architecture that comes closest, or a
             tensor of another shape.
     """
+    check_tensors(state_dict, f'this {source} checkpoint')
     expected = {arch: {name(key): shape for key, shape in _shapes(arch).items()} for arch in archs}
     arch = min(archs, key=lambda arch: len(expected[arch].keys() ^ state_dict.keys()))
     for problem, keys in (
@@ -175,7 +176,31 @@ def find_arch(
                 f'{key} of this {source} checkpoint has shape {tuple(found)}, but {arch} needs '
                 f'{tuple(shape)}'
             )
+    weight, bias = (state_dict[key].shape for key in sorted(any_classes, reverse=True))
+    if weight[0] != bias[0]:
+        raise CheckpointError(
+            f'this {source} checkpoint has the weights of {weight[0]} classes and the biases of '
+            f'{bias[0]}: give a whole checkpoint'
+        )
     return arch
+
+
+def check_tensors(state_dict: Mapping[str, Tensor], source: str) -> None:
+    """See whether a state dict is one: tensors under names.
+
+    Args:
+        state_dict: the tensors.
+        source: what it is, for the message.
+
+    Raises:
+        CheckpointError: a key is no string, or a value no tensor; names it.
+    """
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f'{source} is no state dict: expected tensors by name, found '
+                f'{type(value).__name__} under {key!r}'
+            )
 
 
 def _from_foreign(
@@ -184,6 +209,7 @@ def _from_foreign(
     archs: tuple[str, ...],
     source: str,
 ) -> dict[str, Tensor]:
+    check_tensors(state_dict, f'this {source} checkpoint')
     state_dict = {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
     for key in [key for key in state_dict if key.endswith('.running_var')]:
         # PyTorch before 0.4.1, which the release was trained with, did not count batches.

@@ -1,10 +1,11 @@
 """Files with weights: read without running anything in them, recognised by their keys."""
 
+import copy
 import fcntl
 import io
 import pickle
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmfish.checkpoints.convert import from_official, from_pytorchcv
+from mmfish.checkpoints.convert import check_tensors, from_official, from_pytorchcv
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet
 
@@ -31,23 +32,78 @@ def load_backbone(backbone: FishNet, checkpoint: str) -> None:
         checkpoint: as for `load_backbone_state`.
 
     Raises:
-        CheckpointError: the file cannot be read, holds no FishNet or one of another architecture;
-            then nothing was loaded.
+        CheckpointError: the file cannot be read, holds no FishNet, one of another architecture or
+            numbers that are none; then nothing was loaded.
     """
     state_dict = load_backbone_state(checkpoint)
-    own = backbone.state_dict()
-    expected = {key: tensor.shape for key, tensor in own.items()}
-    found = {key: tensor.shape for key, tensor in state_dict.items() if backbone.has_use_for(key)}
-    wrong = min((key for key, _ in expected.items() ^ found.items()), default=None)
-    if wrong:
-        shapes = (
-            tuple(shapes[wrong]) if wrong in shapes else 'none' for shapes in (expected, found)
-        )
-        raise CheckpointError(
-            f'{checkpoint} does not fit arch {backbone.arch!r}: for {wrong} this needs a tensor of '
-            'shape {}, and the file has {}'.format(*shapes)
-        )
+    check_fit(backbone, state_dict, checkpoint, f'arch {backbone.arch!r}')
     backbone.load_state_dict(state_dict)
+
+
+def check_fit(
+    model: nn.Module, state_dict: Mapping[str, Tensor], source: str, target: str = 'the model'
+) -> None:
+    """See whether weights fit a model, all of them, without loading any.
+
+    Args:
+        model: where they would go.
+        state_dict: the weights, under the model's names.
+        source: what holds them, for the message.
+        target: what the model is, for the message.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape, or has NaN or infinity
+            in it; names the tensor.
+    """
+    check_tensors(state_dict, source)
+    # The model itself knows which keys of older versions and of parts left out it takes: ask a copy
+    # whose tensors have shapes only.
+    shapes: dict[int, Tensor] = {
+        id(t): nn.Parameter(t.to('meta'), t.requires_grad) for t in model.parameters()
+    }
+    shapes.update({id(t): t.to('meta') for t in model.buffers()})
+    skeleton = copy.deepcopy(model, shapes)
+    try:
+        missing, unexpected = skeleton.load_state_dict(state_dict, strict=False, assign=True)
+    except RuntimeError as error:
+        # The first line is a heading, then comes one for each tensor.
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise CheckpointError(
+            f'{source} does not fit {target} ({first[0].strip()}): give the config and the weights '
+            'of the same model'
+        ) from error
+    # Whether batches were counted makes no difference to any result.
+    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    for problem, keys in (('lacks', missing), ('has, and this does not know,', unexpected)):
+        if keys:
+            more = f' ({len(keys)} such keys)' if len(keys) > 1 else ''
+            raise CheckpointError(
+                f'{source} does not fit {target}: it {problem} {min(keys)}{more}: give the config '
+                'and the weights of the same model'
+            )
+    check_numbers(state_dict, source)
+
+
+def check_numbers(state_dict: Mapping[str, Tensor], source: str) -> None:
+    """See whether every weight is an ordinary number.
+
+    Args:
+        state_dict: the weights.
+        source: what holds them, for the message.
+
+    Raises:
+        CheckpointError: a tensor has NaN or infinity in it, or no numbers; names the tensor.
+    """
+    for key, tensor in state_dict.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+            raise CheckpointError(
+                f'{source} has no plain numbers for {key}: expected a dense tensor'
+            )
+        if tensor.is_complex() or not tensor.isfinite().all():
+            raise CheckpointError(
+                f'{source} has NaN, infinite or complex numbers in {key}: take a checkpoint from '
+                'before the training went wrong'
+            )
 
 
 def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
@@ -91,6 +147,7 @@ def in_our_names(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], s
     Raises:
         CheckpointError: as in `from_official`.
     """
+    check_tensors(state_dict, 'this checkpoint')
     state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     if any(key.startswith('fish.') for key in state_dict):
         return from_official(state_dict), 'official'
@@ -111,23 +168,78 @@ def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
     Raises:
         CheckpointError: there is no such file, or it is no checkpoint.
     """
+    return state_dict_in(read_content(checkpoint), checkpoint)
+
+
+def state_dict_in(content: Any, source: str) -> Mapping[str, Tensor]:
+    """Find the state dict in what a file holds.
+
+    Args:
+        content: of the file.
+        source: its name, for the message.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    state_dict = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise CheckpointError(
+            f'{source} is no checkpoint: expected a dict of tensors, or one under "state_dict"'
+        )
+    check_tensors(state_dict, source)
+    return state_dict
+
+
+def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
+    """Read all that is in a file, with nothing but tensors and plain data allowed in it.
+
+    Args:
+        checkpoint: as for `read_state_dict`.
+        map_location: as of `torch.load`.
+
+    Raises:
+        CheckpointError: there is no such file, or it is no checkpoint.
+    """
     file = io.BytesIO(read_bytes(checkpoint))
     try:
         with _plain_data_allowed():
-            content = torch.load(file, map_location='cpu', weights_only=True)
+            return torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f'{checkpoint} was not loaded because it is no checkpoint, or holds more than tensors '
             'and plain data, which could run code: expected what torch.save makes of a state dict'
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f'{checkpoint} cannot be read as a checkpoint: {error}') from error
-    state_dict = content.get('state_dict', content) if isinstance(content, Mapping) else None
-    if not state_dict or not all(isinstance(value, Tensor) for value in state_dict.values()):
+    except Exception as error:  # whatever a damaged or a made-up file leads the reader to
+        reason = str(error).strip().partition('\n')[0] if isinstance(error, RuntimeError) else ''
         raise CheckpointError(
-            f'{checkpoint} is no checkpoint: expected a dict of tensors, or one under "state_dict"'
-        )
-    return state_dict
+            f'{checkpoint} cannot be read as a checkpoint: it is damaged or something else '
+            f'({reason or type(error).__name__}); expected what torch.save makes of a state dict'
+        ) from error
+
+
+@contextmanager
+def plain_data_only() -> Iterator[None]:
+    """While this lasts, MMEngine too takes nothing but tensors and plain data from a checkpoint.
+
+    By itself it runs the code in a file that cannot be read otherwise.
+    """
+    before = CheckpointLoader._schemes.copy()
+    CheckpointLoader.register_scheme(['', 'http://', 'https://'], load_from_plain_data, force=True)
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = before
+
+
+def load_from_plain_data(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """MMEngine's loader for files and URLs while `plain_data_only` lasts.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no checkpoint.
+    """
+    content = read_content(filename, map_location)
+    state_dict_in(content, filename)
+    return content
 
 
 def read_bytes(checkpoint: str) -> bytes:
@@ -139,6 +251,10 @@ def read_bytes(checkpoint: str) -> bytes:
     Raises:
         CheckpointError: there is no such file, or it cannot be had.
     """
+    if not isinstance(checkpoint, str):
+        raise CheckpointError(
+            f'expected the path or URL of a file with weights, got {checkpoint!r}'
+        )
     try:
         path = checkpoint
         if checkpoint.startswith(PYTORCHCV_SCHEME):
@@ -149,8 +265,13 @@ def read_bytes(checkpoint: str) -> bytes:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(checkpoint, str(path))
         return mmengine.fileio.get(path)
-    except OSError as error:
-        raise CheckpointError(f'{checkpoint} cannot be read as a checkpoint: {error}') from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # of whichever file system, connection or storage it is
+        raise CheckpointError(
+            f'{checkpoint} cannot be read as a checkpoint ({error}): check the name and, of a URL, '
+            'the network'
+        ) from error
 
 
 @CheckpointLoader.register_scheme(prefixes=PYTORCHCV_SCHEME)

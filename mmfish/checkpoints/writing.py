@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mmfish.checkpoints.convert import OFFICIAL_ARCHS, find_arch, to_official
-from mmfish.checkpoints.loading import in_our_names, read_bytes, read_state_dict
+from mmfish.checkpoints.loading import check_numbers, in_our_names, read_bytes, read_state_dict
 from mmfish.errors import UsageError
 
 
@@ -32,8 +32,8 @@ def convert_checkpoint(
         'mmfish'), its ``sha256``, and the ``arch``.
 
     Raises:
-        CheckpointError: the source cannot be read or is no whole FishNet classifier; then nothing
-            was written.
+        CheckpointError: the source cannot be read or is no whole FishNet classifier, or its
+            numbers are none; then nothing was written.
         UsageError: both options at once, or there is no folder to write to.
     """
     if backbone_only and released_names:
@@ -46,6 +46,7 @@ def convert_checkpoint(
         raise UsageError(f'there is no folder {target.parent} to write {target.name} to: make it')
     state_dict, names = in_our_names(read_state_dict(source))
     arch = find_arch(state_dict, OFFICIAL_ARCHS, 'FishNet classifier')
+    check_numbers(state_dict, source)
     meta = dict(
         source=source, names=names, sha256=hashlib.sha256(read_bytes(source)).hexdigest(), arch=arch
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmfish.errors import MissingDataError, UsageError
+from mmfish.errors import DataError, MissingDataError, UsageError
 
 # What to do without a data set of either layout.
 COCO = (
@@ -24,7 +24,7 @@ IMAGENET = (
     'classify without any download with `python tools/train.py configs/small/fishnet55_digits.py`'
 )
 
-_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("[^"]+")')
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
@@ -70,6 +70,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
 
     Raises:
         MissingDataError: a file or folder is missing; says which, what was expected and what to do.
+        DataError: an annotation file lists an image outside of the data set.
     """
     for dataset in _datasets(cfg, splits):
         if '://' in (dataset.get('data_root') or '') + (dataset.get('ann_file') or ''):
@@ -101,6 +102,16 @@ def _check_coco(dataset: ConfigDict) -> None:
     if not os.path.getsize(annotations):
         raise _missing(root, f'{annotations} is empty', COCO)
     listed = _file_names(annotations)
+    # What the file says, not where links lead: those are the user's own.
+    home = os.path.abspath(root if root and _is_within(folder, root) else folder)
+    for name in listed:
+        if (os.path.isabs(name) or '..' in name) and not _is_within(
+            os.path.join(folder, name), home
+        ):
+            raise DataError(
+                f'{annotations} lists the image {name}, which is outside of {home}: expected are '
+                f'paths within it; correct the file_name'
+            )
     present = set(os.listdir(folder))
     absent = [
         name
@@ -130,6 +141,11 @@ def _check_imagenet(dataset: ConfigDict) -> None:
         classes = sum(entry.is_dir() for entry in entries)
     if classes != 1000:
         raise _missing(root, f'{folder} has {classes} folders of classes, not 1000', IMAGENET)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath((path, folder)) == folder
 
 
 def _missing(root: str, problem: str, expected: str) -> MissingDataError:
@@ -166,4 +182,8 @@ def _file_names(annotations: str) -> list[str]:
         open(annotations, 'rb') as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
     ):
-        return [json.loads(name) for name in _FILE_NAME.findall(text)]
+        names = _FILE_NAME.findall(text)
+    try:
+        return [json.loads(name) for name in names]
+    except ValueError as error:
+        raise DataError(f'{annotations} is no JSON: a file_name is broken ({error})') from error

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 
+from mmfish.configs import dicts
 from mmfish.errors import UsageError
 
 # What a data set of MMPretrain's hands to the pipeline: long enough for every crop in use.
@@ -96,7 +97,7 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
     if scope not in INPUTS:
         raise UsageError(f'default_scope must be one of {", ".join(INPUTS)}, got {scope!r}')
     cfg = copy.deepcopy(cfg)
-    for part in _dicts(cfg.model):
+    for part in dicts(cfg.model):
         if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
             part.init_cfg = None
     if 'data_preprocessor' in cfg:
@@ -118,14 +119,14 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
 
 def _detection_inputs(cfg: Config, size: int) -> dict[str, Any]:
     loading = next(
-        part for part in _dicts(cfg.train_dataloader) if part.get('type') == 'LoadAnnotations'
+        part for part in dicts(cfg.train_dataloader) if part.get('type') == 'LoadAnnotations'
     )
     return demo_mm_inputs(
         batch_size=1,
         image_shapes=[(3, size, size)],
         num_items=[4],
         # The fewest: that of the boxes, where there is a head for stuff too.
-        num_classes=min(part.num_classes for part in _dicts(cfg.model) if 'num_classes' in part),
+        num_classes=min(part.num_classes for part in dicts(cfg.model) if 'num_classes' in part),
         with_mask=loading.get('with_mask', False),
         with_semantic=loading.get('with_seg', False),
         use_box_type=True,
@@ -155,13 +156,3 @@ def _classification_inputs(cfg: Config, size: int) -> dict[str, Any]:
 
 
 INPUTS = dict(mmdet=_detection_inputs, mmpretrain=_classification_inputs)
-
-
-def _dicts(value: Any) -> Iterator[dict]:
-    """Every dict in a config or a part of one."""
-    if isinstance(value, dict):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _dicts(item)

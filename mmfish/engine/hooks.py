@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmfish.checkpoints.loading import check_fit, check_numbers, state_dict_in
 from mmfish.fusion import fuse
 from mmfish.registry import HOOKS
 
@@ -89,3 +90,46 @@ class FuseHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Put the model back."""
         runner.model = self.plain
+
+
+@HOOKS.register_module()
+class CheckWeightsHook(Hook):
+    """Stop a run whose weights do not belong to its model, before anything is loaded.
+
+    MMEngine loads what fits from a checkpoint and goes on. To start a training from a detector
+    with another number of classes is a custom, so then only the backbone must fit.
+
+    Args:
+        whole: the whole model must fit, as it must to be tested or resumed.
+    """
+
+    priority = 'HIGHEST'  # before an EMAHook takes the weights over
+
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at weights that were read.
+
+        Raises:
+            CheckpointError: they do not fit, or are no numbers.
+        """
+        source = str(runner._load_from or 'the checkpoint')
+        state_dict = {
+            key.removeprefix('module.'): tensor
+            for key, tensor in state_dict_in(checkpoint, source).items()
+        }
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if self.whole:
+            check_fit(model, state_dict, source, 'the model of the config')
+        elif hasattr(model, 'backbone'):
+            prefix = 'backbone.'
+            backbone = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in state_dict.items()
+                if key.startswith(prefix)
+            }
+            check_fit(model.backbone, backbone, source, "the config's backbone")
+            check_numbers(state_dict, source)
+        else:
+            check_numbers(state_dict, source)

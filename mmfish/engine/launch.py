@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +14,29 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmfish.checkpoints.loading import (
+    check_numbers,
+    load_backbone_state,
+    plain_data_only,
+    read_state_dict,
+)
+from mmfish.configs import read_config
+from mmfish.datasets.checks import checked_annotations
 from mmfish.datasets.layout import check_data, set_data_root
+from mmfish.engine.config_checks import name_data_errors, validate_config
 from mmfish.engine.saving import POINTER, checkpoint_to_resume
-from mmfish.errors import CheckpointError, UsageError
+from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
+from mmfish.plugin import plug_in
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share: MMDetection's own, and ``--data-root``."""
     parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
     parser.add_argument('--data-root', help="folder of the data set, instead of the config's own")
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_dataloader.batch_size=2 key="[a,b]"',
-    )
+    add_config_arguments(parser)
     parser.add_argument(
         '--channels-last', action='store_true', help='lay features out as NHWC: faster convolutions'
     )
@@ -39,17 +45,40 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
 
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that change a config: ``--backbone`` and ``--cfg-options``."""
+    parser.add_argument(
+        '--backbone',
+        metavar='ARCH',
+        help="put FishNet in the place of the config's ResNet, e.g. fishnet150",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=2 key="[a,b]"',
+    )
+
+
 def run_tool(main: Callable[[], object]) -> None:
     """Run a command-line tool; what the user can put right ends it with a sentence alone."""
     try:
         main()
     except UsageError as error:
-        sys.exit(f'{Path(sys.argv[0]).name}: {error}')
+        sys.exit(f'{Path(sys.argv[0]).name}: {_sentence(error)}')
+
+
+def _sentence(error: UsageError) -> str:
+    """What an error says; one from a worker process says its whole story, and that last."""
+    last = str(error).strip().rpartition('\n')[-1]
+    return re.sub(rf'^[\w.]*{type(error).__name__}: ', '', last)
 
 
 def load_config(
     config: str,
     *,
+    backbone: str | None = None,
     work_dir: str | None = None,
     data_root: str | None = None,
     cfg_options: dict | None = None,
@@ -59,9 +88,10 @@ def load_config(
     """Read a config and apply the options that training and testing share.
 
     Args:
-        config: path of the config file.
+        config: path of the config file, or ``package::path``.
+        backbone: an arch of FishNet to put in the place of the config's ResNet (`plug_in`).
         work_dir: where logs and checkpoints go. Defaults to the config's own, or else
-            ``work_dirs/<name of the config>``.
+            ``work_dirs/<name of the config>``, with the backbone's name if one is given.
         data_root: a folder in the layout of the config's data set, instead of the config's own.
         cfg_options: further settings, by dotted names.
         channels_last: lay the features of the whole model out as NHWC.
@@ -69,8 +99,15 @@ def load_config(
 
     Returns:
         The complete config.
+
+    Raises:
+        ConfigError: there is no such file, or it is no config of MMEngine's.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
+    name = Path(config).stem
+    if backbone:
+        cfg = plug_in(cfg, backbone)
+        name += f'_{backbone}'
     if data_root:
         set_data_root(cfg, data_root)
     if cfg_options:
@@ -78,7 +115,7 @@ def load_config(
     if channels_last:
         _add_hook(cfg, 'mmfish.ChannelsLastHook')
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     return cfg
 
 
@@ -100,25 +137,29 @@ def run_train(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
-        CheckpointError: the file that the backbone starts from is not there, or there is nothing
-            whole to resume from.
+        DataError: the data set holds what cannot be trained on.
+        CheckpointError: weights that the run starts from are not there, or do not fit, or there is
+            nothing whole to resume from.
+        ConfigError: the config is not for this version, or its parts do not fit each other.
         TrainingError: a loss is not a finite number any more.
         UsageError: ``auto_scale_lr`` without a base batch size in the config, or ``amp``, a
             launcher or a number of processes that needs GPUs which are not there.
     """
     if amp and not torch.cuda.is_available():
         raise UsageError('--amp needs a GPU, and none was found: train without it')
+    if auto_scale_lr and 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UsageError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the batch '
+            'size for which its learning rate was chosen'
+        )
+    validate_config(cfg)
     if _is_first_rank():
-        _check_weights(cfg)
+        _check_start(cfg)
         check_data(cfg, ('train', 'val'))
+        _check_weights(cfg)
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise UsageError(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the '
-                'batch size for which its learning rate was chosen'
-            )
         cfg.auto_scale_lr.enable = True
     if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
         resume = 'auto'  # torchrun restarted the ranks after one had failed
@@ -131,8 +172,11 @@ def run_train(
             cfg.resume = True
             cfg.load_from = checkpoint
     survive_interruptions(cfg)
-    runner = _build_runner(cfg)
-    runner.train()
+    _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
+    with checked_annotations(), plain_data_only():
+        runner = _build_runner(cfg)
+        _check_training_data(runner)
+        runner.train()
     return runner
 
 
@@ -188,27 +232,35 @@ def run_test(
 
     Raises:
         MissingDataError: the data set is not there, or not whole.
+        DataError: the data set holds what cannot be tested with.
+        CheckpointError: the checkpoint is not there, or not that of the config's model.
+        ConfigError: the config is not for this version, or its parts do not fit each other.
         UsageError: ``out`` is no ``.pkl`` file, or the config has nothing for ``tta`` or no
             visualization hook for ``show`` and ``show_dir``.
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
-    if _is_first_rank():
-        check_data(cfg, ('test',))
-    cfg.load_from = checkpoint
+    if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+        raise UsageError('--tta needs tta_model and tta_pipeline in the config')
     if show or show_dir:
         _visualize(cfg, show, show_dir, wait_time)
+    validate_config(cfg)
+    if _is_first_rank():
+        _check_file(checkpoint)
+        check_data(cfg, ('test',))
+        check_numbers(read_state_dict(checkpoint), checkpoint)
+    cfg.load_from = checkpoint
     if tta:
-        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            raise UsageError('--tta needs tta_model and tta_pipeline in the config')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if fuse_conv_bn:
         _add_hook(cfg, 'mmfish.FuseHook')
-    runner = _build_runner(cfg)
-    if out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-    return runner.test()
+    _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=True)
+    with checked_annotations(), plain_data_only():
+        runner = _build_runner(cfg)
+        if out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        return runner.test()
 
 
 def _visualize(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
@@ -232,9 +284,9 @@ def _is_first_rank() -> bool:
     return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
 
 
-def _check_weights(cfg: Config) -> None:
-    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
-    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+def _check_start(cfg: Config) -> None:
+    """Look for the files that a run starts from."""
+    checkpoint = _pretrained(cfg)
     if checkpoint and '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise CheckpointError(
             f'The backbone starts from {checkpoint}, and there is no such file: train that '
@@ -242,13 +294,37 @@ def _check_weights(cfg: Config) -> None:
             'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )
+    if cfg.get('load_from') and not cfg.get('resume'):
+        _check_file(cfg.load_from)
 
 
-def _add_hook(cfg: Config, name: str) -> None:
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
+def _check_file(checkpoint: str) -> None:
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        found = 'it is a folder' if os.path.isdir(checkpoint) else 'there is no such file'
+        raise CheckpointError(f'{checkpoint} cannot be loaded: {found}; give that of a checkpoint')
+
+
+def _check_weights(cfg: Config) -> None:
+    """Read the files once more than needed: it takes seconds, and reading COCO first a minute."""
+    checkpoint = _pretrained(cfg)
+    if checkpoint and cfg.model.backbone.get('type') in ('FishNet', 'mmfish.FishNet'):
+        check_numbers(load_backbone_state(checkpoint), checkpoint)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        check_numbers(read_state_dict(cfg.load_from), cfg.load_from)
+
+
+def _pretrained(cfg: Config) -> str | None:
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    return checkpoint if isinstance(checkpoint, str) else None
+
+
+def _add_hook(cfg: Config, name: str, **options: object) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **options)]
 
 
 def _build_runner(cfg: Config) -> Runner:
+    name_data_errors(cfg)
     setup_cache_size_limit_of_dynamo()
     gpus, ranks = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     if cfg.launcher != 'none' and not gpus:
@@ -259,6 +335,30 @@ def _build_runner(cfg: Config) -> Runner:
             'set CUDA_VISIBLE_DEVICES to nothing to train on the CPU'
         )
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _check_training_data(runner: Runner) -> None:
+    try:
+        dataset = runner.train_loop.dataloader.dataset
+    except ValueError as error:
+        # MMEngine cannot pack a data set of no images.
+        if 'at least one array' not in str(error):
+            raise
+        raise DataError(
+            'there is nothing to train on: the data set has no image with an annotation that '
+            'its filter_cfg leaves; look at the warnings above, its ann_file and its filter_cfg'
+        ) from error
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for name, module in model.named_modules():
+        known = getattr(module, 'num_classes', None)
+        # The RPN and masks may do without classes.
+        if re.search(r'\bbbox_head(\.\d+)?$', name) and known and known < len(classes):
+            raise ConfigError(
+                f'model.{name} has num_classes={known}, and the data set has {len(classes)} '
+                'classes: set num_classes of each head to that, or fewer classes in metainfo of '
+                'the data set'
+            )
 
 
 def _init_cpu_ranks(cfg: Config) -> None:

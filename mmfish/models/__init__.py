@@ -1,8 +1,9 @@
-"""The network, its table of architectures and its classifier head."""
+"""The network, its table of architectures, its classifier head and its necks."""
 
 from mmfish.models.archs import ARCHS
 from mmfish.models.cls_head import FishNetClsHead
 from mmfish.models.fishnet import FishNet
+from mmfish.models.necks import FishFPN, FishHeadAdapter
 from mmfish.models.norm import FrozenBN
 
-__all__ = ['ARCHS', 'FishNet', 'FishNetClsHead', 'FrozenBN']
+__all__ = ['ARCHS', 'FishFPN', 'FishHeadAdapter', 'FishNet', 'FishNetClsHead', 'FrozenBN']

@@ -29,6 +29,8 @@ are named after three layers a block and 12 more; with 72 blocks and a stem of t
 from collections.abc import Mapping
 from typing import Any
 
+from mmfish.errors import ConfigError
+
 ARCHS: dict[str, dict[str, Any]] = dict(
     fishnet55=dict(
         stem=8,
@@ -85,6 +87,9 @@ ARCHS: dict[str, dict[str, Any]] = dict(
     ),
 )
 
+# Far more channels or blocks than in any network: a slip that would exhaust the memory.
+MOST = 10_000
+
 OPTIONAL = dict(expansion=4, group_width=None)
 REQUIRED = dict(
     tail=('channels', 'blocks'),
@@ -104,61 +109,63 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
         A complete entry, optional keys filled in.
 
     Raises:
-        ValueError: the name is unknown, or a field is missing, unknown or malformed; the message
+        ConfigError: the name is unknown, or a field is missing, unknown or malformed; the message
             names it.
     """
     if isinstance(arch, str):
         if arch not in ARCHS:
-            raise ValueError(
+            raise ConfigError(
                 f'unknown arch {arch!r}: expected one of {", ".join(ARCHS)}, or a dict in the form '
                 'of the entries of mmfish.models.ARCHS'
             )
         return {**OPTIONAL, **ARCHS[arch]}
     if not isinstance(arch, Mapping):
-        raise ValueError(f'arch must be a name or a dict, got {type(arch).__name__}')
+        raise ConfigError(f'arch must be a name or a dict, got {type(arch).__name__}')
 
     _check_keys('arch', arch, required=('stem', *REQUIRED), optional=OPTIONAL)
     for part, fields in REQUIRED.items():
         if not isinstance(arch[part], Mapping):
-            raise ValueError(f'arch[{part!r}] must be a dict, got {arch[part]!r}')
+            raise ConfigError(f'arch[{part!r}] must be a dict, got {arch[part]!r}')
         _check_keys(f'arch[{part!r}]', arch[part], required=fields)
     arch = {**OPTIONAL, **arch}
 
-    _check_positive("arch['stem']", arch['stem'])
-    _check_positive("arch['expansion']", arch['expansion'])
+    # Two at least, where half of the channels are needed.
+    _check_number("arch['stem']", arch['stem'], least=2)
+    _check_number("arch['expansion']", arch['expansion'])
     if arch['group_width'] is not None:
-        _check_positive("arch['group_width']", arch['group_width'])
-    _check_positive("arch['bridge']['blocks']", arch['bridge']['blocks'])
+        _check_number("arch['group_width']", arch['group_width'])
+    _check_number("arch['bridge']['blocks']", arch['bridge']['blocks'])
     stages = _length("arch['tail']['channels']", arch['tail']['channels'])
     for part in ('tail', 'body', 'head'):
         for field in REQUIRED[part]:
             name, values = f'arch[{part!r}][{field!r}]', arch[part][field]
             if _length(name, values) != stages:
-                raise ValueError(
+                raise ConfigError(
                     f'{name} has {len(values)} entries, expected {stages}: one for each stage, '
                     "as arch['tail']['channels'] has"
                 )
             for value in values:
-                _check_positive(name, value)
+                _check_number(name, value)
+    _check_number("arch['tail']['channels'][-1]", arch['tail']['channels'][-1], least=2)
     return arch
 
 
 def _check_keys(name: str, fields: Mapping, required: tuple, optional: Any = ()) -> None:
     for key in required:
         if key not in fields:
-            raise ValueError(f'{name} lacks the field {key!r}: expected {", ".join(required)}')
+            raise ConfigError(f'{name} lacks the field {key!r}: expected {", ".join(required)}')
     for key in fields:
         if key not in required and key not in optional:
             known = ', '.join((*required, *optional))
-            raise ValueError(f'{name} has an unknown field {key!r}: expected {known}')
+            raise ConfigError(f'{name} has an unknown field {key!r}: expected {known}')
 
 
-def _check_positive(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{name} must hold positive whole numbers, got {value!r}')
+def _check_number(name: str, value: Any, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        raise ConfigError(f'{name} must hold whole numbers in {least}..{MOST}, got {value!r}')
 
 
 def _length(name: str, values: Any) -> int:
     if not isinstance(values, (tuple, list)) or not values:
-        raise ValueError(f'{name} must be a tuple with one entry for each stage, got {values!r}')
+        raise ConfigError(f'{name} must be a tuple with one entry for each stage, got {values!r}')
     return len(values)

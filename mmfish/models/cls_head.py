@@ -3,6 +3,7 @@
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
+from mmfish.errors import ConfigError
 from mmfish.models.fishnet import default_init_cfg, pre_score
 from mmfish.registry import MODELS
 
@@ -51,11 +52,11 @@ class FishNetClsHead(ClsHead):
         """Levels of the backbone -> logits, (N, num_classes).
 
         Raises:
-            ValueError: the last level does not have the ``feat_size`` that was given.
+            ConfigError: the last level does not have the ``feat_size`` that was given.
         """
         x = self.pre_logits(feats)
         if self.feat_size is not None and x.shape[-2:] != (self.feat_size, self.feat_size):
-            raise ValueError(
+            raise ConfigError(
                 f'FishNetClsHead was built for a last level of {self.feat_size}x{self.feat_size} '
                 f'(feat_size) and got {x.shape[-2]}x{x.shape[-1]}: resize the images, or change '
                 'feat_size'

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmfish.errors import ConfigError
 from mmfish.models.archs import resolve_arch
 from mmfish.models.pooling import MaxPool2d
 from mmfish.registry import MODELS
@@ -248,7 +249,7 @@ class FishNet(BaseModule):
         out_channels (tuple[int, ...]): channels of the levels in ``out_indices``.
 
     Raises:
-        ValueError: an argument is out of its range, or channels do not divide as ``arch`` asks.
+        ConfigError: an argument is out of its range, or channels do not divide as ``arch`` asks.
     """
 
     def __init__(
@@ -275,8 +276,12 @@ class FishNet(BaseModule):
         _check_choice('dilation', dilation, DILATION)
         _check_choice('stem', stem, STEM_STRIDE)
         self.out_indices = _check_out_indices(out_indices, stages)
-        if not -1 <= frozen_stages <= 3 * stages + 1:
-            raise ValueError(f'frozen_stages must be in -1..{3 * stages + 1}, got {frozen_stages}')
+        last_stage = 3 * stages + 1
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= last_stage:
+            raise ConfigError(f'frozen_stages must be in -1..{last_stage}, got {frozen_stages!r}')
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ConfigError(f'in_channels must be a positive whole number, got {in_channels!r}')
+        self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.min_size = STEM_STRIDE[stem] * 2**stages
@@ -320,7 +325,7 @@ class FishNet(BaseModule):
             range(stages, 0, -1), body['channels'], body['blocks'], body['transfers'], strict=True
         ):
             if c % c_out:
-                raise ValueError(
+                raise ConfigError(
                     f"arch['body']['channels'] has {c_out} at level {level}, which does "
                     f'not divide the {c} channels that are to be reduced there (equation 8)'
                 )
@@ -364,10 +369,15 @@ class FishNet(BaseModule):
             For each level i in ``out_indices`` (N, C_i, ~H / (4 * 2**i), ~W / (4 * 2**i)).
 
         Raises:
-            ValueError: an image is smaller than that in one direction.
+            ConfigError: an image is smaller than that in one direction, or the shape is another.
         """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ConfigError(
+                f'FishNet takes images of shape (N, {self.in_channels}, height, width), as '
+                f'in_channels says, got {tuple(x.shape)}'
+            )
         if min(x.shape[-2:]) < self.min_size:
-            raise ValueError(
+            raise ConfigError(
                 f'FishNet needs images of at least {self.min_size}x{self.min_size} pixels, '
                 f'got {x.shape[-2]}x{x.shape[-1]}'
             )
@@ -409,12 +419,15 @@ class FishNet(BaseModule):
             CheckpointError: X cannot be read, holds no FishNet, or one of another architecture.
         """
         init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        for cfg in init_cfgs:
+            if not isinstance(cfg, dict) or 'type' not in cfg:
+                raise ConfigError(f"init_cfg must be a dict with a 'type' or a list of them: {cfg}")
         pretrained = [cfg for cfg in init_cfgs if cfg['type'] == 'Pretrained']
         if pretrained:
             # MMEngine's own loader would know none of the foreign names, load in part and go on.
             from mmfish.checkpoints import load_backbone
 
-            load_backbone(self, pretrained[-1]['checkpoint'])
+            load_backbone(self, pretrained[-1].get('checkpoint'))
             self.is_init = True
         else:
             super().init_weights()
@@ -449,7 +462,15 @@ class FishNet(BaseModule):
 
 def norm(norm_cfg: dict, channels: int) -> nn.Module:
     """A normalisation layer built from its config."""
-    return build_norm_layer(norm_cfg, channels)[1]
+    try:
+        return build_norm_layer(norm_cfg, channels)[1]
+    except (TypeError, KeyError, ValueError) as error:
+        # A KeyError puts its message in quotes.
+        reason = error.args[0] if error.args else type(error).__name__
+        raise ConfigError(
+            f'norm_cfg={norm_cfg!r} gives no layer for {channels} channels ({reason}): expected '
+            "something like dict(type='BN') or dict(type='GN', num_groups=32)"
+        ) from error
 
 
 def pre_score(channels: int, norm_cfg: dict) -> list[nn.Module]:
@@ -515,7 +536,7 @@ def _down_sample(kind: str, channels: int, norm_cfg: dict) -> nn.Module:
 def _bottleneck(c_out: int, level: int, arch: Mapping[str, Any]) -> tuple[int, int]:
     """Width and groups of the 3x3 convolution of a block with c_out channels at a level."""
     if c_out % arch['expansion']:
-        raise ValueError(
+        raise ConfigError(
             f"arch['expansion'] = {arch['expansion']} does not divide the {c_out} channels of a "
             f'block at level {level}'
         )
@@ -524,7 +545,7 @@ def _bottleneck(c_out: int, level: int, arch: Mapping[str, Any]) -> tuple[int, i
         return width, 1
     group_width = arch['group_width'] * 2**level
     if width % group_width:
-        raise ValueError(
+        raise ConfigError(
             f"arch['group_width'] = {arch['group_width']} asks for groups of {group_width} "
             f'channels at level {level}, which do not divide a bottleneck {width} wide'
         )
@@ -532,8 +553,8 @@ def _bottleneck(c_out: int, level: int, arch: Mapping[str, Any]) -> tuple[int, i
 
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
 
 
 def _check_out_indices(out_indices: Sequence[int] | None, stages: int) -> tuple[int, ...]:
@@ -543,7 +564,7 @@ def _check_out_indices(out_indices: Sequence[int] | None, stages: int) -> tuple[
     if not isinstance(out_indices, tuple | list) or not (
         out_indices and list(out_indices) == [i for i in levels if i in out_indices]
     ):
-        raise ValueError(
+        raise ConfigError(
             f'out_indices must be levels of 0..{stages} (the last after {stages} times '
             f'down-sampling), rising, got {out_indices}'
         )

@@ -5,6 +5,7 @@ machine does meanwhile meets all of them.
 """
 
 import copy
+import ctypes
 import json
 import platform
 import statistics
@@ -21,11 +22,14 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
+from torch._inductor import config as inductor
+from torch.profiler import profile
 
 from mmfish.checkpoints import from_pytorchcv
 from mmfish.errors import UsageError
 from mmfish.fusion import fuse
 from mmfish.registry import MODELS
+from mmfish.results.memory import bytes_held_for_backward
 
 KINDS = ('backbone', 'detector', 'classifier')
 STEPS = ('inference', 'training')
@@ -48,6 +52,7 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
         ),
     },
 }
+OPERATORS = 8  # in a profile
 RESNET_CHANNELS = (256, 512, 1024, 2048)
 HRNET = 'mmdet::hrnet/mask-rcnn_hrnetv2p-w32-1x_coco.py'
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -98,8 +103,9 @@ class Measurement:
             layout, in training forward and backward; the median of the same rounds.
         macs: multiplications of these convolutions, forward.
         bytes_held: what autograd keeps from forward to backward; None in inference.
-        peak_bytes: the most that a step allocates beyond what it finds; None without a GPU.
+        peak_bytes: the most memory that a step takes beyond what there was before it.
         rounds: seconds of each round.
+        profile: seconds by operator of one more step, of those that take the most.
     """
 
     name: str
@@ -107,8 +113,25 @@ class Measurement:
     floor: float
     macs: int
     bytes_held: int | None
-    peak_bytes: int | None
+    peak_bytes: int
     rounds: list[float]
+    profile: dict[str, float]
+
+
+@dataclass
+class Run:
+    """Contestants measured together, and how: the arguments of `benchmark`."""
+
+    kind: str
+    step: str
+    arch: str
+    batch: int
+    size: tuple[int, int]
+    measurements: list[Measurement]
+
+    def __getitem__(self, name: str) -> Measurement:
+        """The figures of a contestant."""
+        return next(m for m in self.measurements if m.name == name)
 
 
 def benchmark(
@@ -120,7 +143,7 @@ def benchmark(
     rounds: int = 5,
     names: Sequence[str] | None = None,
     device: str = 'cpu',
-) -> list[Measurement]:
+) -> Run:
     """Measure FishNet in each of its modes, and other networks.
 
     Args:
@@ -134,7 +157,7 @@ def benchmark(
         device: where to run.
 
     Returns:
-        One entry for each contestant.
+        The figures of each contestant.
 
     Raises:
         UsageError: there is no such contestant.
@@ -153,32 +176,8 @@ def benchmark(
             for name, build in builders.items()
             if not names or name in names
         ]
-        return _measure(contestants, step == 'training', rounds, torch.device(device))
-
-
-def bytes_held(model: nn.Module, forward: Callable[[], Any]) -> int:
-    """What autograd keeps of a forward pass for the backward pass, in bytes.
-
-    Each storage counts once, and those of parameters and buffers do not.
-
-    Args:
-        model: whose parameters and buffers are left out.
-        forward: runs it, with gradients.
-    """
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = forward()
-    total = sum(kept.values())
-    del outputs  # until here: storages that are given back would be used again
-    return total
+        measurements = _measure(contestants, step == 'training', rounds, torch.device(device))
+    return Run(kind, step, arch, batch, size, measurements)
 
 
 def convolutions(
@@ -214,13 +213,13 @@ def convolutions(
     return calls, macs
 
 
-def table(measurements: Sequence[Measurement], baseline: str) -> str:
-    """Measurements as a Markdown table, with ratios to a contestant where it is among them."""
-    base = next((m for m in measurements if m.name == baseline), None)
+def table(run: Run) -> str:
+    """A run as a Markdown table, with ratios to the baseline where it is among the contestants."""
+    measurements = run.measurements
+    base = next((m for m in measurements if m.name == BASELINE[run.kind]), None)
     training = measurements[0].bytes_held is not None
-    peaks = measurements[0].peak_bytes is not None
     head = ['', 'GMACs', 'seconds', 'ratio', 'over its floor']
-    head += ['held for backward, MiB', 'ratio'] * training + ['peak, MiB'] * peaks
+    head += ['held for backward, MiB', 'ratio'] * training + ['peak, MiB']
     lines = [head, ['---'] * len(head)]
     for m in measurements:
         row = [m.name, f'{m.macs / 1e9:.1f}', f'{m.seconds:.3f}']
@@ -228,8 +227,7 @@ def table(measurements: Sequence[Measurement], baseline: str) -> str:
         if training:
             row.append(f'{m.bytes_held / 2**20:.0f}')
             row.append(f'{m.bytes_held / base.bytes_held:.2f}' if base else '')
-        if peaks:
-            row.append(f'{m.peak_bytes / 2**20:.0f}')
+        row.append(f'{m.peak_bytes / 2**20:.0f}')
         lines.append(row)
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
@@ -243,18 +241,28 @@ def environment(device: str = 'cpu') -> str:
     return f'{where}; torch {torch.__version__}, Python {platform.python_version()}'
 
 
-def save_json(path: Path, runs: Sequence[dict[str, Any]], device: str) -> None:
-    """Write runs, each with its settings and ``measurements``, and what they depend on."""
-    content = [{**run, 'measurements': [asdict(m) for m in run['measurements']]} for run in runs]
+def save_json(path: Path, runs: Sequence[Run], device: str) -> None:
+    """Write runs, and what their figures depend on."""
+    content = dict(environment=environment(device), runs=[asdict(run) for run in runs])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(environment=environment(device), runs=content), indent=1))
+    path.write_text(json.dumps(content, indent=1))
 
 
-def plot(measurements: Sequence[Measurement], out: Path) -> Path:
+def load_json(path: Path) -> tuple[str, list[Run]]:
+    """Read what `save_json` wrote: what the figures depend on, and the runs."""
+    content = json.loads(path.read_text())
+    runs = []
+    for run in content['runs']:
+        measurements = [Measurement(**m) for m in run.pop('measurements')]
+        runs.append(Run(**{**run, 'size': tuple(run['size'])}, measurements=measurements))
+    return content['environment'], runs
+
+
+def plot(run: Run, out: Path) -> Path:
     """Draw time against multiplications with the floors, or in training the bytes held.
 
     Args:
-        measurements: of one run.
+        run: what to draw.
         out: the PNG to write. Its folder is made where there is none.
 
     Returns:
@@ -262,6 +270,7 @@ def plot(measurements: Sequence[Measurement], out: Path) -> Path:
     """
     figure = Figure(figsize=(7.5, 4.5), dpi=150, layout='constrained')
     axes = figure.subplots()
+    measurements = run.measurements
     if measurements[0].bytes_held is None:
         for m in measurements:
             x = m.macs / 1e9
@@ -392,11 +401,21 @@ def _contestant(
     model.to(device)
     if treatment.get('channels_last'):
         model.to(memory_format=torch.channels_last)
-    network = model
-    if treatment.get('compiled'):
-        network = torch.compile(model, options=dict(freezing=True))
+    network = _compiled(model) if treatment.get('compiled') else model
     forwards = [_forward(net, kind, training, shape, device) for net in (model, network)]
     return Contestant(name, model, *forwards)
+
+
+def _compiled(model: nn.Module) -> Callable[[Tensor], Any]:
+    """With weights as constants, which is what lets the compiler fuse and reorder them."""
+    compiled = torch.compile(model)
+
+    def run(images: Tensor) -> Any:
+        # As an option of `torch.compile` it would not reach the convolutions (torch 2.11).
+        with inductor.patch(freezing=True):
+            return compiled(images)
+
+    return run
 
 
 def _forward(
@@ -421,7 +440,9 @@ def _forward(
         return lambda: model(images, samples, mode='loss')['loss']
     if not training:
         return lambda: model(images)
-    return lambda: sum(level.mean() for level in _levels(model(images)))
+    # The gradient of a sum has no layout of its own, as that of a mean has: none is forced on the
+    # network's, which stays in that of its levels as within a detector.
+    return lambda: sum(level.sum() for level in _levels(model(images)))
 
 
 def _levels(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
@@ -435,20 +456,25 @@ def _measure(
     seconds: list[list[float]] = [[] for _ in contestants]
     floors: list[list[float]] = [[] for _ in contestants]
     held: list[int | None] = [None] * len(contestants)
-    peaks: list[int | None] = [None] * len(contestants)
+    peaks, profiles = [], []
     with gradients():
         alone = [convolutions(c.model, c.forward, training) for c in contestants]
         for i, c in enumerate(contestants):
             if training:
-                held[i] = bytes_held(c.model, c.forward)
+                held[i] = bytes_held_for_backward(c.model, forward=c.forward)
         for number in range(rounds + 1):
             for i, c in enumerate(contestants):
-                step, peaks[i] = _timed(partial(_step, c, training), device)
-                floor, _ = _timed(lambda calls=alone[i][0]: [call() for call in calls], device)
+                step = _seconds(partial(_step, c, training), device)
+                floor = _seconds(lambda calls=alone[i][0]: [call() for call in calls], device)
                 c.model.zero_grad(set_to_none=True)
                 if number:  # the first round warms up
                     seconds[i].append(step)
                     floors[i].append(floor)
+        for c in contestants:
+            peaks.append(_peak(partial(_step, c, training), device))
+            c.model.zero_grad(set_to_none=True)
+            profiles.append(_profile(partial(_step, c, training), device))
+            c.model.zero_grad(set_to_none=True)
     return [
         Measurement(
             c.name,
@@ -458,6 +484,7 @@ def _measure(
             held[i],
             peaks[i],
             seconds[i],
+            profiles[i],
         )
         for i, c in enumerate(contestants)
     ]
@@ -476,18 +503,45 @@ def _convolve(conv: nn.Conv2d, x: Tensor, backward: bool) -> None:
         torch.autograd.grad(y, wanted, y.detach())
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> tuple[float, int | None]:
-    """Seconds of a run, and on a GPU the most memory that it took beyond what there was."""
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     if device.type != 'cuda':
         start = time.perf_counter()
         run()
-        return time.perf_counter() - start, None
+        return time.perf_counter() - start
     torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     run()
     end.record()
     torch.cuda.synchronize(device)
-    return start.elapsed_time(end) / 1000, torch.cuda.max_memory_allocated(device) - before
+    return start.elapsed_time(end) / 1000
+
+
+def _peak(run: Callable[[], object], device: torch.device) -> int:
+    """The most memory that a run takes beyond what there was before it, in bytes."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    # The kernel's count of the process's memory, after the allocator has given back what is free.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')  # forgets the last peak
+    before = _status('VmRSS')
+    run()
+    return _status('VmHWM') - before
+
+
+def _profile(run: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Seconds that the operators themselves take on the device, the longest first."""
+    with profile() as profiler:
+        run()
+    time_of = 'self_device_time_total' if device.type == 'cuda' else 'self_cpu_time_total'
+    seconds = {e.key: getattr(e, time_of) / 1e6 for e in profiler.key_averages()}
+    return dict(sorted(seconds.items(), key=lambda item: -item[1])[:OPERATORS])
+
+
+def _status(key: str) -> int:
+    """A figure of this process's memory, in bytes (proc_pid_status(5))."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

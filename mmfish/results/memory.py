@@ -1,5 +1,6 @@
 """What training holds in memory: the bytes that autograd keeps between forward and backward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ COMPARED = {
 }
 
 
-def bytes_held_for_backward(model: nn.Module, *inputs: Any) -> int:
+def bytes_held_for_backward(
+    model: nn.Module, *inputs: Any, forward: Callable[..., Any] | None = None
+) -> int:
     """Run the forward pass and count what autograd keeps for the backward pass.
 
     These are the activations that training needs memory for, on any device: also on ``meta``,
@@ -30,6 +33,7 @@ def bytes_held_for_backward(model: nn.Module, *inputs: Any) -> int:
     Args:
         model: in the mode (train or eval) that is of interest.
         *inputs: of its forward pass, on its device.
+        forward: what to call with them where that is not the model itself: its loss, say.
 
     Returns:
         The number of bytes.
@@ -45,7 +49,7 @@ def bytes_held_for_backward(model: nn.Module, *inputs: Any) -> int:
         return tensor.detach()  # an output that a node saved would keep the node alive
 
     with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = model(*inputs)
+        outputs = (forward or model)(*inputs)
     held = sum(size for storage, size in saved.values() if not storage.expired())
     del outputs  # until here it kept the graph
     return held

@@ -1,6 +1,3 @@
-import os
-import pickle
-
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
@@ -98,46 +95,6 @@ def test_another_arch_is_named_with_a_key_and_nothing_is_loaded(state_dict, tmp_
     with pytest.raises(CheckpointError, match=r"'fishnet150'.*body\.0\.refine\.1\.bn1\.bias"):
         load_backbone(net, str(tmp_path / 'weights.pth'))
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize(
-    'save', [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))]
-)
-def test_code_in_a_file_is_refused_and_not_run(save, tmp_path):
-    save(dict(state_dict=Malicious(tmp_path / 'harm')), tmp_path / 'weights.pth')
-    with pytest.raises(CheckpointError, match='could run code'):
-        pretrained(tmp_path / 'weights.pth')
-    assert not (tmp_path / 'harm').exists()
-
-
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        (None, 'No such file'),
-        (b'', 'cannot be read|no checkpoint'),
-        (b'PK\x03\x04 cut off', 'cannot be read'),
-        ({'layer1.0.conv1.weight': torch.zeros(1)}, 'holds no FishNet.*layer1.0.conv1.weight'),
-        ([1, 2], 'is no checkpoint'),
-    ],
-    ids=['missing', 'empty', 'truncated', 'another network', 'a list'],
-)
-def test_what_is_no_fishnet_is_one_sentence_with_the_file_in_it(content, message, tmp_path):
-    path = tmp_path / 'weights.pth'
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        torch.save(content, path)
-    with pytest.raises(CheckpointError, match=message) as error:
-        pretrained(path)
-    assert str(path) in str(error.value)
 
 
 def test_a_name_that_pytorchcv_does_not_know_is_an_error():

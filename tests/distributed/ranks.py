@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,9 +28,14 @@ from mmfish.engine.launch import load_config, run_test
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / 'tools'
 CONFIG = HERE / 'witnessed.py'
-PORT = 29631
 # Of the run, after the scaling: with more, nothing is detected in the end.
 LEARNING_RATE = 0.006
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(('', 0))
+        return str(found.getsockname()[1])
 
 
 def environment(**variables):
@@ -41,7 +47,7 @@ def environment(**variables):
         'PYTHONPATH': os.pathsep.join(paths),
         'OMP_NUM_THREADS': '1',
         'CUDA_VISIBLE_DEVICES': '',
-        'PORT': os.environ.get('PORT', str(PORT)),
+        'PORT': os.environ.get('PORT') or free_port(),
         **variables,
     }
 
@@ -96,13 +102,14 @@ def train(data, work_dir, ranks, machines=1, epochs=2):
     command += [f'train_cfg.max_epochs={epochs}', f'val_evaluator.outfile_prefix={work_dir}/val']
     command += ['train_dataloader.num_workers=1']
     command += [f'optim_wrapper.optimizer.lr={LEARNING_RATE / (ranks * machines)}']
+    port = free_port()
     with hosts(machines) as places, contextlib.ExitStack() as files:
         started = []
         for number, (begin, variables) in enumerate(places):
             output = files.enter_context(open(f'{work_dir}-host{number}.log', 'w'))
             process = subprocess.Popen(
                 [*begin, *command],
-                env=environment(**variables),
+                env=environment(PORT=port, **variables),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

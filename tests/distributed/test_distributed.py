@@ -5,21 +5,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import ranks
-
-from mmfish.datasets import make_shapes
 
 
-@pytest.mark.parametrize(('machines', 'images', 'epochs'), [(1, 9, 2), (2, 8, 1)])
-def test_all_ranks_together_do_what_one_process_would(tmp_path, machines, images, epochs):
-    data = make_shapes(tmp_path / 'shapes', train=images, val=5, size=64)
-    work_dir = tmp_path / 'run'
-    seen = ranks.train(data, work_dir, 2, machines, epochs)
-    found = list(ranks.check(seen, data, work_dir, epochs))
-    assert len(found) == 4
+def run(name, *arguments):
+    command = [sys.executable, Path(__file__).with_name(name), *arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+@pytest.mark.parametrize('arguments', ['2 --images 9', '2 --hosts 2 --images 8'])
+def test_all_ranks_together_do_what_one_process_would(arguments):
+    *_, images, weights, rate, predictions = run('ranks.py', *arguments.split()).splitlines()
+    assert 'once over all ranks' in images
+    assert 'identical weights' in weights
+    assert 'learning rate' in rate
+    assert 'to the last bit' in predictions
 
 
 def test_a_killed_run_ends_as_if_it_had_been_left_alone():
-    command = [sys.executable, Path(__file__).with_name('kills.py'), '--kills', '1']
-    process = subprocess.run(command, capture_output=True, text=True)
-    assert process.stdout.endswith('1 of 1 identical\n'), process.stdout + process.stderr
+    assert run('kills.py', '--kills', '1').endswith('1 of 1 identical\n')

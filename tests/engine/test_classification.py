@@ -10,11 +10,11 @@ from mmfish.engine.launch import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
 CONFIG = config_path('small/fishnet55_digits.py')
-# 46 iterations instead of 460; the rate falls to nothing at their end.
+# 69 iterations instead of 460; the rate falls to nothing at their end.
 SHORT = {
-    'train_cfg.max_epochs': 2,
-    'train_cfg.val_interval': 2,
-    'param_scheduler.1.end': 2,
+    'train_cfg.max_epochs': 3,
+    'train_cfg.val_interval': 3,
+    'param_scheduler.1.end': 3,
     'default_hooks.checkpoint.interval': 1,
 }
 
@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
 
 def test_fishnet55_learns_to_read_digits(trained):
     accuracy = trained[1].message_hub.get_scalar('val/accuracy/top1').current()
-    assert accuracy > 30  # chance: 10
+    assert accuracy > 60  # chance: 10
 
 
 def test_testing_gives_the_accuracy_of_the_predictions_and_pictures(trained, tmp_path):
@@ -47,7 +47,7 @@ def test_testing_gives_the_accuracy_of_the_predictions_and_pictures(trained, tmp
         work_dir=str(tmp_path),
         cfg_options={'test_dataloader.dataset.indices': 8},
     )
-    metrics = run_test(cfg, str(work_dir / 'epoch_2.pth'), out=str(out), show_dir=str(pictures))
+    metrics = run_test(cfg, str(work_dir / 'epoch_3.pth'), out=str(out), show_dir=str(pictures))
     predictions = pickle.loads(out.read_bytes())
     assert len(predictions) == len(list(pictures.glob('*.png'))) == 8
     right = [int(p['pred_label']) == int(p['gt_label']) for p in predictions]
@@ -61,7 +61,7 @@ def test_a_resumed_run_ends_where_the_whole_one_did(trained, tmp_path):
     assert resumed.iter == whole.iter
     assert resumed.optim_wrapper.get_lr() == whole.optim_wrapper.get_lr()
     accuracy = resumed.message_hub.get_scalar('val/accuracy/top1').current()
-    assert accuracy > 30  # chance: 10
+    assert accuracy > 60  # chance: 10
 
 
 def test_auto_scale_lr_scales_to_the_batch(tmp_path):

@@ -1,40 +1,34 @@
-import json
-
 import pytest
 import torch
 from torch import nn
 
 from mmfish.errors import UsageError
-from mmfish.models import FishNet
 from mmfish.results.benchmark import (
+    BASELINE,
     Measurement,
+    Run,
+    _peak,
     benchmark,
-    bytes_held,
     convolutions,
+    load_json,
     plot,
     save_json,
     table,
 )
 
-RUN = [
-    Measurement('A', 2.0, 1.0, 3 * 10**9, 2**21, None, [1.0, 2.0, 3.0]),
-    Measurement('FishNet B', 1.0, 0.8, 2 * 10**9, 2**20, None, [1.0]),
-]
-
-
-def test_bytes_held_counts_storages_once_and_no_weights():
-    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1, bias=False))
-    x = torch.randn(1, 1, 8, 8)
-    # The input, and the ReLU's output that is the second convolution's input as well.
-    assert bytes_held(net, lambda: net(x)) == x.nbytes + 2 * x.nbytes
-
-
-def test_a_fishnet_with_frozen_bn_holds_far_less():
-    images = torch.randn(1, 3, 128, 128)
-    plain = FishNet('fishnet77', norm_eval=True).train()
-    lean = FishNet('fishnet77', norm_cfg=dict(type='FrozenBN')).train()
-    held = [bytes_held(net, lambda net=net: net(images)) for net in (plain, lean)]
-    assert held[1] < 0.6 * held[0]
+RUN = Run(
+    'backbone',
+    'training',
+    'fishnet77',
+    1,
+    (32, 64),
+    [
+        Measurement(
+            BASELINE['backbone'], 2.0, 1.0, 3 * 10**9, 2**21, 3 * 2**20, [1.0, 2.0, 3.0], {'a': 1.0}
+        ),
+        Measurement('FishNet B', 1.0, 0.8, 2 * 10**9, 2**20, 2**20, [1.0], {'b': 0.5}),
+    ],
+)
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -65,18 +59,24 @@ def test_convolutions_run_alone_at_the_same_shapes_and_layout(training):
         ('backbone', 'training', 'fishnet77', 32),
         ('classifier', 'training', 'fishnet77', 64),
         ('detector', 'inference', 'fishnet77', 64),
-        ('detector', 'training', 'fishnet77', 64),
     ],
 )
 def test_a_run_measures_its_contestants(kind, step, arch, size):
     mode = 'fused, channels-last' if step == 'inference' else 'FrozenBN, channels-last, with_cp'
-    (ours,) = benchmark(
-        kind, step, arch, size=(size, size), rounds=2, names=[f'FishNet-77, {mode}']
-    )
+    run = benchmark(kind, step, arch, size=(size, size), rounds=2, names=[f'FishNet-77, {mode}'])
+    (ours,) = run.measurements
     assert len(ours.rounds) == 2
     assert ours.seconds > ours.floor > 0
     assert ours.macs > 10**6
     assert (ours.bytes_held is None) == (step == 'inference')
+    assert ours.peak_bytes >= 0
+    assert any('conv' in operator for operator in ours.profile)
+
+
+def test_the_peak_is_what_a_step_takes_at_most():
+    taken = _peak(lambda: torch.ones(3, 2**23).sum(), torch.device('cpu'))
+    # Three numbers of 4 bytes each, or little more; and the kernel counts in pages.
+    assert taken == pytest.approx(3 * 4 * 2**23, rel=0.01)
 
 
 def test_an_unknown_contestant_is_named_with_the_known_ones():
@@ -85,11 +85,11 @@ def test_an_unknown_contestant_is_named_with_the_known_ones():
 
 
 def test_table_json_and_plots(tmp_path):
-    lines = table(RUN, 'A').splitlines()
-    assert lines[2] == '| A | 3.0 | 2.000 | 1.00 | 2.00 | 2 | 1.00 |'
-    assert lines[3] == '| FishNet B | 2.0 | 1.000 | 0.50 | 1.25 | 1 | 0.50 |'
-    save_json(tmp_path / 'a' / 'b.json', [dict(batch=1, measurements=RUN)], 'cpu')
-    content = json.loads((tmp_path / 'a' / 'b.json').read_text())
-    assert content['runs'][0]['measurements'][1]['macs'] == 2 * 10**9
-    assert torch.__version__ in content['environment']
+    lines = table(RUN).splitlines()
+    assert lines[2] == '| pytorchcv FishNet-150 | 3.0 | 2.000 | 1.00 | 2.00 | 2 | 1.00 | 3 |'
+    assert lines[3] == '| FishNet B | 2.0 | 1.000 | 0.50 | 1.25 | 1 | 0.50 | 1 |'
+    save_json(tmp_path / 'a' / 'b.json', [RUN], 'cpu')
+    where, runs = load_json(tmp_path / 'a' / 'b.json')
+    assert runs == [RUN]
+    assert torch.__version__ in where
     assert plot(RUN, tmp_path / 'plot.png').stat().st_size > 1000

@@ -1,0 +1,261 @@
+"""The page of measurements: which runs of the benchmark it has, and what it says of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmfish.results.benchmark import (
+    Measurement,
+    Run,
+    benchmark,
+    environment,
+    load_json,
+    plot,
+    save_json,
+    table,
+)
+
+FULL = (800, 1344)  # an image of COCO as the recipe has it
+SMALL = (224, 224)
+FUSED = 'FishNet-150, fused, channels-last'
+COMPILED = 'FishNet-150, compiled'
+FROZEN = 'FishNet-150, FrozenBN, channels-last'
+RECOMPUTED = 'FishNet-150, FrozenBN, channels-last, with_cp'
+RELEASED = 'pytorchcv FishNet-150'
+RESNET = 'ResNet-50'
+
+
+def _growing(mode: str) -> Iterator[dict[str, Any]]:
+    step = 'training' if 'FrozenBN' in mode else 'inference'
+    for arch, batch, size in (
+        *(('150', batch, SMALL) for batch in (1, 2, 4, 8)),
+        *(('150', 1, (side, side)) for side in (448, 896, 1344)),
+        *((arch, 1, SMALL) for arch in ('99', '201')),
+    ):
+        names = [f'FishNet-{arch}, {mode}', RESNET]
+        yield dict(step=step, arch=f'fishnet{arch}', batch=batch, size=size, names=names)
+
+
+INFERENCE = dict(step='inference', size=FULL)
+TRAINING = dict(step='training', size=FULL)
+DETECTOR = dict(kind='detector', step='training', size=FULL, names=[FROZEN, RECOMPUTED, RESNET])
+GROWTH = [*_growing('fused, channels-last'), *_growing('FrozenBN, channels-last')]
+
+
+@dataclass
+class Aim:
+    """A ratio that was to be reached.
+
+    Attributes:
+        figure: in words.
+        run: in which it was measured.
+        at_most: the least that was asked for.
+        aim: what was hoped for.
+        ratio: the figure itself.
+    """
+
+    figure: str
+    run: dict[str, Any]
+    at_most: float
+    aim: float
+    ratio: Callable[[Run], float]
+
+
+def _over(name: str, base: str, figure: str = 'seconds') -> Callable[[Run], float]:
+    return lambda run: getattr(run[name], figure) / getattr(run[base], figure)
+
+
+AIMS = [
+    Aim('inference, fused, channels-last: time', INFERENCE, 0.60, 0.50, _over(FUSED, RELEASED)),
+    Aim('inference, compiled: time', INFERENCE, 0.47, 0.42, _over(COMPILED, RELEASED)),
+    Aim(
+        'the same over its own convolutions alone',
+        INFERENCE,
+        1.30,
+        1.15,
+        lambda run: run[COMPILED].seconds / run[COMPILED].floor,
+    ),
+    Aim(
+        'training with FrozenBN, channels-last: time', TRAINING, 0.78, 0.70, _over(FROZEN, RELEASED)
+    ),
+    Aim(
+        'the same: bytes held for backward',
+        TRAINING,
+        0.59,
+        0.50,
+        _over(FROZEN, RELEASED, 'bytes_held'),
+    ),
+    Aim(
+        'the same with `with_cp`: bytes',
+        TRAINING,
+        0.25,
+        0.20,
+        _over(RECOMPUTED, RELEASED, 'bytes_held'),
+    ),
+    Aim(
+        'the same with `with_cp` over without: time',
+        TRAINING,
+        1.35,
+        1.35,
+        _over(RECOMPUTED, FROZEN),
+    ),
+    Aim(
+        'Mask R-CNN, training step, over that with ResNet-50: time',
+        DETECTOR,
+        1.10,
+        1.00,
+        _over(FROZEN, RESNET),
+    ),
+    Aim(
+        'the same: bytes held for backward',
+        DETECTOR,
+        1.05,
+        1.00,
+        _over(FROZEN, RESNET, 'bytes_held'),
+    ),
+]
+
+PAGE = """# Performance
+
+Made by `python tools/benchmark.py --page docs/performance.md --json docs/performance.json`, which
+takes about an hour on two CPU cores, writes each run as soon as it is there and does none twice.
+Other settings: `python tools/benchmark.py --help`; on a GPU: `--device cuda`.
+
+Measured on: {environment}, single precision. All networks of a table take turns in one process, and
+the median of the rounds counts; ratios between them are steadier than the seconds. "Its floor" is
+the time of the network's own convolutions, run one by one at the same shapes and layout, in
+training forward and backward. "Held for backward" is what autograd keeps from the forward for the
+backward pass. "Peak" is the most memory that a step takes on top of model and images.
+pytorchcv's FishNet-150 in its default layout does what the authors' release does, operation by
+operation; in training its BatchNorm is fixed, as in the paper's recipe.
+
+## In short
+
+Ratios, to pytorchcv's FishNet-150 where nothing else is said, one image of 800x1344:
+
+{aims}
+
+## Inference
+
+{inference}
+
+![Time against multiplications of each network, and of its convolutions alone](images/time.png)
+
+Where the time goes, in milliseconds of one step:
+
+{inference_profile}
+
+## Training
+
+Forward and backward, normalisation fixed everywhere.
+
+{training}
+
+![Bytes held for the backward pass by each network](images/memory.png)
+
+{training_profile}
+
+## Mask R-CNN
+
+As MMDetection ships it with ResNet-50 and FPN, and with FishNet-150 in its place: a training step
+with 8 objects in one image of 800x1344, without the optimiser.
+
+{detector}
+
+## How the cost grows
+
+FishNet fused and in channels-last for inference, with FrozenBN and in channels-last for training;
+in brackets ResNet-50 beside it.
+
+{growth}
+"""
+
+
+def make_page(out: Path, data: Path, rounds: int = 5, device: str = 'cpu') -> None:
+    """Measure what is missing, and write the page and its two plots.
+
+    Args:
+        out: the page. The plots go to ``images/`` beside it.
+        data: JSON of the runs. Those already there, made under the same versions on the same
+            device, are not measured again; the others are added as they end.
+        rounds: of each run.
+        device: where to measure.
+    """
+    runs: list[Run] = []
+    if data.exists():
+        where, runs = load_json(data)
+        runs = runs if where == environment(device) else []
+
+    def run_of(settings: dict[str, Any]) -> Run:
+        found = next((run for run in runs if _is(run, settings)), None)
+        if found is None:
+            found = benchmark(**settings, rounds=rounds, device=device)
+            runs.append(found)
+            save_json(data, runs, device)
+        return found
+
+    inference, training, detector = map(run_of, (INFERENCE, TRAINING, DETECTOR))
+    aims = ['| figure | at most | aim | measured |', '|---|--:|--:|--:|']
+    for aim in AIMS:
+        figure = aim.ratio(run_of(aim.run))
+        aims.append(f'| {aim.figure} | {aim.at_most:.2f} | {aim.aim:.2f} | {figure:.2f} |')
+    page = PAGE.format(
+        environment=environment(device),
+        aims='\n'.join(aims),
+        inference=table(inference),
+        inference_profile=_profiles(inference, [RELEASED, FUSED, COMPILED]),
+        training=table(training),
+        training_profile=_profiles(training, [RELEASED, FROZEN]),
+        detector=table(detector),
+        growth=_growth([run_of(settings) for settings in GROWTH]),
+    )
+    plot(inference, out.parent / 'images' / 'time.png')
+    plot(training, out.parent / 'images' / 'memory.png')
+    out.write_text(page)
+
+
+def _is(run: Run, settings: dict[str, Any]) -> bool:
+    """Whether a run is the one that these arguments of `benchmark` ask for."""
+    names = settings.get('names')
+    same = dict(kind='backbone', arch='fishnet150', batch=1) | settings
+    same.pop('names', None)
+    return all(getattr(run, key) == value for key, value in same.items()) and (
+        names is None or {m.name for m in run.measurements} == set(names)
+    )
+
+
+def _profiles(run: Run, names: list[str]) -> str:
+    """Operators side by side: those that take the most in each."""
+    lines = ['| ' + ' | '.join(['', *names]) + ' |', '|---' + '|--:' * len(names) + '|']
+    profiles = [run[name].profile for name in names]
+    for operator in dict.fromkeys(key for profile in profiles for key in profile):
+        cells = (f'{p[operator] * 1000:.0f}' if operator in p else '' for p in profiles)
+        lines.append(f'| `{operator.strip("# ")}` | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _growth(runs: list[Run]) -> str:
+    lines = [
+        '| arch | images | size | inference, s | training, s | held for backward, MiB |',
+        '|---|--:|--:|--:|--:|--:|',
+    ]
+    for inference in (run for run in runs if run.step == 'inference'):
+        settings = (inference.arch, inference.batch, inference.size)
+        training = next(
+            run
+            for run in runs
+            if run.step == 'training' and (run.arch, run.batch, run.size) == settings
+        )
+        lines.append(
+            f'| {inference.arch} | {inference.batch} | {inference.size[0]}x{inference.size[1]} | '
+            f'{_both(inference, lambda m: f"{m.seconds:.3f}")} | '
+            f'{_both(training, lambda m: f"{m.seconds:.3f}")} | '
+            f'{_both(training, lambda m: f"{m.bytes_held / 2**20:.0f}")} |'
+        )
+    return '\n'.join(lines)
+
+
+def _both(run: Run, figure: Callable[[Measurement], str]) -> str:
+    ours = next(m for m in run.measurements if m.name != RESNET)
+    return f'{figure(ours)} ({figure(run[RESNET])})'

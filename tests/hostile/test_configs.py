@@ -1,0 +1,128 @@
+"""Configs whose parts do not fit, or that are for another version: named before a run."""
+
+import copy
+import re
+from functools import cache
+
+import pytest
+from mmengine.config import Config, DictAction
+
+from mmfish import config_path
+from mmfish.engine.config_checks import name_data_errors, validate_config
+from mmfish.errors import ConfigError
+
+COCO = config_path('faster_rcnn_fishnet99_fpn_coco.py')
+IMAGENET = config_path('imagenet/fishnet99_imagenet.py')
+
+# Which config, what is changed, and what the sentence must say.
+REFUSED = {
+    'an unknown arch': (COCO, 'backbone.arch=fishnet9000', 'unknown arch .fishnet9000.'),
+    'an arch that is a number': (COCO, 'backbone.arch=99', 'arch must be a name or a dict'),
+    'an arch of other channels': (
+        COCO,
+        'backbone.arch=fishnet77',
+        r'FPN expects in_channels=\[320, .*fishnet77.*\[80, 208, 400, 528\]',
+    ),
+    'channels of ResNet': (
+        COCO,
+        'neck.in_channels=[256,512,1024,2048]',
+        r'\[256, 512, 1024, 2048\].*\[320, 832, 1600, 2112\]',
+    ),
+    'too many levels': (COCO, 'backbone.out_indices=(1,2,3)', r'out_indices=\(1, 2, 3\)'),
+    'too few for the neck': (COCO, 'neck.in_channels=[320]', r'in_channels=\[320\]'),
+    'a level that is not there': (COCO, 'backbone.out_indices=(0,1,2,4)', r'levels of 0\.\.3'),
+    'levels in no order': (COCO, 'backbone.out_indices=(3,2,1,0)', 'rising'),
+    'a level in words': (COCO, "backbone.out_indices=('last',)", 'rising'),
+    'too many frozen stages': (COCO, 'backbone.frozen_stages=99', r'frozen_stages .*-1\.\.10'),
+    'frozen stages in words': (COCO, 'backbone.frozen_stages=all', 'frozen_stages'),
+    'an unknown argument': (COCO, 'backbone.depth=50', 'depth'),
+    'an unknown stem': (COCO, 'backbone.stem=conv5x5', 'stem must be one of conv3x3'),
+    'an unknown norm': (COCO, 'backbone.norm_cfg.type=XN', "norm_cfg=.*'XN'"),
+    'groups that do not divide': (
+        COCO,
+        ['backbone.norm_cfg.type=GN', 'backbone.norm_cfg.num_groups=7'],
+        'norm_cfg=.*num_groups',
+    ),
+    'no image channels': (COCO, 'backbone.in_channels=0', 'in_channels'),
+    'a head for another network': (IMAGENET, 'head.in_channels=2048', '2048.*2112'),
+}
+
+
+read = cache(Config.fromfile)
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_a_config_is_refused(case):
+    config, options, message = REFUSED[case]
+    options = [options] if isinstance(options, str) else options
+    cfg = copy.deepcopy(read(config))
+    changes = dict(option.split('=', 1) for option in options)
+    cfg.merge_from_dict(
+        {f'model.{key}': DictAction._parse_iterable(value) for key, value in changes.items()}
+    )
+    with pytest.raises(ConfigError, match=message) as error:
+        validate_config(cfg)
+    assert '\n' not in str(error.value)
+
+
+OLD = """
+model = dict(type='FasterRCNN', pretrained='torchvision://resnet50')
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+data = dict(samples_per_gpu=2, workers_per_gpu=2, train=dict(type='CocoDataset'))
+optimizer = dict(type='SGD', lr=0.02)
+optimizer_config = dict(grad_clip=None)
+lr_config = dict(policy='step', step=[8, 11])
+runner = dict(type='EpochBasedRunner', max_epochs=12)
+total_epochs = 12
+"""
+FILES = {
+    'MMDetection 2': (OLD, r'for MMDetection 2\.x: it has data, .*train_dataloader'),
+    'no model': ("default_scope = 'mmdet'", 'has no model'),
+    'a model that is a name': ("model = 'mask_rcnn'", 'has no model'),
+    'not Python': ('model = dict(', 'cannot be read as a config'),
+    'a base that is not there': ("_base_ = './none.py'", 'cannot be read as a config.*none.py'),
+}
+
+
+@pytest.mark.parametrize('name', ['train.py', 'test.py'])
+@pytest.mark.parametrize('case', FILES)
+def test_the_tools_refuse(case, name, tool, tmp_path):
+    content, message = FILES[case]
+    (tmp_path / 'config.py').write_text(content)
+    (tmp_path / 'weights.pth').touch()
+    checkpoint = [tmp_path / 'weights.pth'] if name == 'test.py' else []
+    assert re.search(message, tool(name, tmp_path / 'config.py', *checkpoint))
+
+
+@pytest.mark.parametrize('name', ['none.py', 'config.txt', '.'])
+def test_what_is_no_config_file_is_named(name, tool, tmp_path):
+    (tmp_path / 'config.txt').touch()
+    message = tool('train.py', tmp_path / name)
+    assert re.search(
+        f'(there is no config {tmp_path / name}|{tmp_path / name} cannot be read).*expected',
+        message,
+    )
+
+
+def test_train_names_the_arch(config, tool):
+    assert 'fishnet9000' in tool(
+        'train.py', config, '--cfg-options', 'model.backbone.arch=fishnet9000'
+    )
+
+
+def test_an_evaluation_does_not_skip_images():
+    cfg = Config.fromfile(COCO)
+    cfg.test_dataloader.dataset.pipeline[0].ignore_empty = True
+    with pytest.raises(ConfigError, match='test_dataloader has ignore_empty=True'):
+        validate_config(cfg)
+
+
+@pytest.mark.parametrize('config', [COCO, IMAGENET, config_path('htc_fishnext229_fpn_coco.py')])
+def test_good_configs_pass_and_load_with_names(config):
+    cfg = Config.fromfile(config)
+    validate_config(cfg)
+    name_data_errors(cfg)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert pipeline[0].type == 'mmfish.LoadImageFromFile'
+    if config != IMAGENET:
+        assert pipeline[1].type == 'mmfish.LoadAnnotations'

@@ -1,0 +1,67 @@
+"""Try FishNet in the configs that MMDetection ships, and write the table to docs/zoo.md.
+
+Without arguments one config of each family; with --all the others after that. Outcomes are kept, so
+that a run that was ended goes on where it was; remove the file to start anew. Runs of named configs
+or families do not write the page. Single families need more:
+`pip install -r requirements/zoo.txt`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mmfish.engine.launch import run_tool
+from mmfish.errors import UsageError
+from mmfish.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_page
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Read the command line, try the configs and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('configs', nargs='*', help="paths below MMDetection's configs, or families")
+    parser.add_argument('--all', action='store_true', help='every config, after one of each family')
+    parser.add_argument('--arch', default='fishnet77', help='of FishNet (fishnet77)')
+    parser.add_argument('--limit', type=float, default=600, help='seconds for a config (600)')
+    parser.add_argument(
+        '--results', type=Path, default=ROOT / 'work_dirs/zoo.jsonl', help='where outcomes are kept'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=ROOT / 'docs/zoo.md', help='the page (docs/zoo.md)'
+    )
+    args = parser.parse_args()
+
+    # One thread: processes are forked, which torch's threads would not survive.
+    torch.set_num_threads(1)
+    configs = list(zoo_configs())
+    if args.configs:
+        configs = [name for name in configs if name.startswith(tuple(args.configs))]
+        if not configs:
+            raise UsageError(
+                f'no config with a ResNet-like backbone begins with {" or ".join(args.configs)}: '
+                "expected paths below MMDetection's configs, such as retinanet or "
+                'retinanet/retinanet_r50'
+            )
+    totals = len(by_family(configs)), len(configs)
+    families: dict[str, dict[str, str]] = {}
+
+    def write_page() -> None:
+        if not args.configs:
+            outcomes = read_results(args.results)
+            args.out.write_text(zoo_page(families, outcomes, totals, args.arch))
+
+    options = dict(arch=args.arch, limit=args.limit)
+    for config, outcome in run_zoo(configs, args.results, one_per_family=True, **options):
+        families[config] = outcome
+        write_page()
+    if args.all:
+        for _ in run_zoo(configs, args.results, **options):
+            write_page()
+
+
+if __name__ == '__main__':
+    run_tool(main)
