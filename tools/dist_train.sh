@@ -7,12 +7,23 @@ set -euo pipefail
 
 CONFIG=${1:?usage: $0 CONFIG GPUS [arguments of tools/train.py]}
 GPUS=${2:?usage: $0 CONFIG GPUS [arguments of tools/train.py]}
+NODE_RANK=${NODE_RANK:-0}
+MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
+PORT=${PORT:-29500}
+
+if [ "${MAX_RESTARTS:-0}" = 0 ]; then
+    rendezvous=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT")
+else
+    # After a restart the static rendezvous above would hand out the addresses of dead ranks.
+    rendezvous=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
+    if [ "$NODE_RANK" = 0 ]; then
+        rendezvous+=(--rdzv_conf=is_host=true --local_addr="$MASTER_ADDR")
+    else
+        rendezvous+=(--rdzv_conf=is_host=false)
+    fi
+    rendezvous+=(--max_restarts="$MAX_RESTARTS")
+fi
 
 exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$GPUS" \
-    --max_restarts="${MAX_RESTARTS:-0}" \
+    --nnodes="${NNODES:-1}" "${rendezvous[@]}" --nproc_per_node="$GPUS" \
     "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "${@:3}"

@@ -1,5 +1,6 @@
 """When a run has to stop: on request, and when there is nothing left to learn from."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -18,6 +19,8 @@ from mmfish.errors import TrainingError
 from mmfish.registry import HOOKS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
 # sysexits.h: a temporary failure, try again.
 PREEMPTED_STATUS = 75
 # A file in the work directory that is there after such a stop, for tools/slurm_train.sh.
@@ -121,9 +124,14 @@ class StopHook(Hook):
 
 
 def _obey_parent_only(worker: int, before: Callable[[int], None] | None) -> None:
-    """Keep a process that loads data from dying of what Slurm sends to all processes of a job."""
+    """Let a process that loads data end with its rank, and of nothing that is sent to all.
+
+    Slurm signals all processes of a job. Those that outlive a killed rank keep its connections
+    open, so that the other ranks would wait for it.
+    """
     if before:
         before(worker)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def wait() -> None:
