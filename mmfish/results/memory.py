@@ -8,7 +8,10 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from mmfish.errors import UsageError
 from mmfish.results.complexity import build_classifier
+
+META_CHECKPOINTING = '2.5'  # the first torch that recomputes on the meta device
 
 # Of the comparison in section 4.2 of the paper, with and without recomputing in the backward pass.
 COMPARED = {
@@ -66,7 +69,15 @@ def training_memory(name: str, batch_size: int = 32, size: int = 224, **options:
 
     Returns:
         What `bytes_held_for_backward` returns.
+
+    Raises:
+        UsageError: ``with_cp`` with torch 2.4, whose checkpointing does not know that device.
     """
+    if options.get('with_cp') and torch.__version__ < META_CHECKPOINTING:
+        raise UsageError(
+            f'the memory of a model with with_cp is counted with torch {META_CHECKPOINTING} or '
+            f'later, and this is {torch.__version__}: update torch'
+        )
     model = build_classifier(name, **options).to('meta').train()
     return bytes_held_for_backward(model, torch.empty(batch_size, 3, size, size, device='meta'))
 
