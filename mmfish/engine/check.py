@@ -21,6 +21,7 @@ from mmengine.runner import set_random_seed
 
 from mmfish.configs import dicts
 from mmfish.errors import UsageError
+from mmfish.results.complexity import parameter_count
 
 # What a data set of MMPretrain's hands to the pipeline: long enough for every crop in use.
 PICTURE_SIDE = 256
@@ -113,8 +114,7 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
     loss = losses['loss'].item()
     if not math.isfinite(loss):
         raise UsageError(f'the loss of the first step is {loss}: {losses}')
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Checked(parameters, loss, time.perf_counter() - start)
+    return Checked(parameter_count(model), loss, time.perf_counter() - start)
 
 
 def _detection_inputs(cfg: Config, size: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What can be said about a config without data: its version, and channels that fit."""
 
+from typing import Any
+
 import torch
 from mmengine.config import Config
 
@@ -70,10 +72,15 @@ def name_data_errors(cfg: Config) -> None:
                 step['type'] = f'mmfish.{name.removeprefix("mmcv.")}'
 
 
+def is_fishnet(backbone: Any) -> bool:
+    """Whether a backbone in a config is FishNet, under either of its names."""
+    return isinstance(backbone, dict) and backbone.get('type') in ('FishNet', 'mmfish.FishNet')
+
+
 def _check_channels(cfg: Config) -> None:
     model = cfg.model
     backbone = model.get('backbone')
-    if not isinstance(backbone, dict) or backbone.get('type') not in ('FishNet', 'mmfish.FishNet'):
+    if not is_fishnet(backbone):
         return
     options = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg')}
     try:

@@ -26,7 +26,7 @@ from mmfish.checkpoints.loading import (
 from mmfish.configs import read_config
 from mmfish.datasets.checks import checked_annotations
 from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.engine.config_checks import name_data_errors, validate_config
+from mmfish.engine.config_checks import is_fishnet, name_data_errors, validate_config
 from mmfish.engine.saving import POINTER, checkpoint_to_resume
 from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
 from mmfish.plugin import plug_in
@@ -307,7 +307,7 @@ def _check_file(checkpoint: str) -> None:
 def _check_weights(cfg: Config) -> None:
     """Read the files once more than needed: it takes seconds, and reading COCO first a minute."""
     checkpoint = _pretrained(cfg)
-    if checkpoint and cfg.model.backbone.get('type') in ('FishNet', 'mmfish.FishNet'):
+    if checkpoint and is_fishnet(cfg.model.backbone):
         check_numbers(load_backbone_state(checkpoint), checkpoint)
     if cfg.get('load_from') and not cfg.get('resume'):
         check_numbers(read_state_dict(cfg.load_from), cfg.load_from)
