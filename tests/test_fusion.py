@@ -5,6 +5,7 @@ import torch
 from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS as MMDET
 from mmpretrain.registry import MODELS as MMPRETRAIN
+from tiny_arch import TINY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,13 +13,6 @@ import mmfish
 from mmfish.fusion import Clamp
 from mmfish.models import FishNet, FrozenBN
 
-TINY = dict(
-    stem=8,
-    tail=dict(channels=(16, 32, 64), blocks=(1, 2, 1)),
-    bridge=dict(blocks=1),
-    body=dict(channels=(64, 48, 32), blocks=(1, 2, 1), transfers=(1, 1, 1)),
-    head=dict(blocks=(1, 1, 2), transfers=(1, 1, 1)),
-)
 DETECTOR = dict(
     type='mmdet.RetinaNet',
     backbone=dict(type='mmfish.FishNet', arch=TINY),

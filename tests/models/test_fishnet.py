@@ -9,6 +9,7 @@ import torch.utils.checkpoint
 from mmcv.cnn.utils import fuse_conv_bn
 from mmdet.models.necks import FPN
 from mmengine import ConfigDict
+from tiny_arch import TINY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,13 +18,6 @@ from mmfish.models.archs import resolve_arch
 from mmfish.models.fishnet import Bottleneck, reduce_channels
 
 # The fish at an eighth of its channels, with one or two blocks in a row.
-TINY = dict(
-    stem=8,
-    tail=dict(channels=(16, 32, 64), blocks=(1, 2, 1)),
-    bridge=dict(blocks=1),
-    body=dict(channels=(64, 48, 32), blocks=(1, 2, 1), transfers=(1, 1, 1)),
-    head=dict(blocks=(1, 1, 2), transfers=(1, 1, 1)),
-)
 TINY_CHANNELS = (40, 104, 200, 264)
 TWO_STAGES = ARCHS['fishnet55']
 # The least that has something of every kind.

@@ -2,18 +2,12 @@
 
 import pytest
 import torch
+from tiny_arch import TINY
 from torch import nn
 
 from mmfish.models import FishNet
 from mmfish.models.fishnet import Bottleneck
 
-TINY = dict(
-    stem=8,
-    tail=dict(channels=(16, 32, 64), blocks=(1, 2, 1)),
-    bridge=dict(blocks=1),
-    body=dict(channels=(64, 48, 32), blocks=(1, 2, 1), transfers=(1, 1, 1)),
-    head=dict(blocks=(1, 1, 2), transfers=(1, 1, 1)),
-)
 FEATURES = ('stem', 'tail.0', 'tail.1', 'tail.2', 'bridge')
 FEATURES += tuple(f'body.{i}' for i in range(3)) + tuple(f'head.{i}.refine' for i in range(3))
 

@@ -5,19 +5,13 @@ import torch
 from mmdet.registry import MODELS as MMDET
 from mmengine.registry import MODELS as MMENGINE
 from mmpretrain.registry import MODELS as MMPRETRAIN
+from tiny_arch import TINY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parameters_to_vector
 
 from mmfish.models import FishNet, FrozenBN
 
-TINY = dict(
-    stem=8,
-    tail=dict(channels=(16, 32, 64), blocks=(1, 2, 1)),
-    bridge=dict(blocks=1),
-    body=dict(channels=(64, 48, 32), blocks=(1, 2, 1), transfers=(1, 1, 1)),
-    head=dict(blocks=(1, 1, 2), transfers=(1, 1, 1)),
-)
 FROZEN = dict(type='FrozenBN')
 
 

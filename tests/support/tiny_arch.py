@@ -1,0 +1,9 @@
+"""An arch of three stages for tests that build many networks; levels of 40 to 264 channels."""
+
+TINY = dict(
+    stem=8,
+    tail=dict(channels=(16, 32, 64), blocks=(1, 2, 1)),
+    bridge=dict(blocks=1),
+    body=dict(channels=(64, 48, 32), blocks=(1, 2, 1), transfers=(1, 1, 1)),
+    head=dict(blocks=(1, 1, 2), transfers=(1, 1, 1)),
+)
