@@ -6,6 +6,7 @@ config. `publish` adds what they hold to the roots, which every scope falls back
 plain ``type='FishNet'`` work once mmfish has been imported.
 """
 
+from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -26,9 +27,14 @@ TRANSFORMS = Registry(
 
 
 def publish() -> None:
-    """Add every component of mmfish to MMEngine's root registries under its plain name."""
+    """Add every component of mmfish to MMEngine's root registries under its plain name.
+
+    `FrozenBN` takes the place of MMDetection's own of that name too, which computes the same but
+    has no ``num_batches_tracked``, so that BatchNorm checkpoints do not fit it.
+    """
     for registry in (MODELS, HOOKS, LOOPS, DATASETS):
         registry.import_from_location()
         for name, component in registry.module_dict.items():
             if name not in registry.parent.module_dict:
                 registry.parent.register_module(name=name, module=component)
+    MMDET_MODELS.register_module(name='FrozenBN', module=MODELS.get('FrozenBN'), force=True)

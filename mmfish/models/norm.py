@@ -18,20 +18,21 @@ class FrozenBN(nn.Module):
     BatchNorm keeps its input for gradients that nobody asks for here, this keeps a scale for each
     channel. No mode, optimiser or `requires_grad_` changes it, and ``norm_eval`` is not needed.
 
-    For MMDetection's ``norm_cfg=dict(type='FrozenBN')``; plain or with the prefix ``mmfish.`` it
-    works for any model. The state dict is that of BatchNorm, so checkpoints go both ways. It is no
-    subclass of BatchNorm, so that no conversion to SyncBN and no recomputing of statistics finds
-    it.
+    For ``norm_cfg=dict(type='FrozenBN')`` of any model of the OpenMMLab packages; where mmfish has
+    been imported it stands for MMDetection's own `FrozenBN` too. The state dict is that of
+    BatchNorm, so checkpoints go both ways. It is no subclass of BatchNorm, so that no conversion to
+    SyncBN and no recomputing of statistics finds it.
 
     Args:
         num_features: channels.
         eps: added to the variance. Defaults to 1e-5.
+        momentum: of the statistics, in configs written for BatchNorm. Nothing depends on it.
     """
 
     _abbr_ = 'bn'  # how MMCV names it within a model: as BatchNorm is named in checkpoints
     _version = nn.BatchNorm2d._version
 
-    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS as MMDET
 from mmengine.registry import MODELS as MMENGINE
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from tiny_arch import TINY
 from torch import nn
@@ -108,6 +109,7 @@ class TestCheckpoints:
 
 
 class TestInModels:
+    @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmpretrain'])
     @pytest.mark.parametrize('name', ['FrozenBN', 'mmfish.FrozenBN'])
     @pytest.mark.parametrize(
         ('registry', 'config'),
@@ -125,11 +127,13 @@ class TestInModels:
         ],
         ids=['mmfish', 'mmdet', 'mmpretrain'],
     )
-    def test_it_takes_the_place_of_bn(self, registry, config, name):
-        plain = registry.build(dict(config, norm_cfg=dict(type='BN')))
+    def test_it_takes_the_place_of_bn(self, registry, config, name, scope):
+        norm = dict(type='BN', momentum=0.03, eps=1e-3, requires_grad=True)
+        with DefaultScope.overwrite_default_scope(scope):
+            plain = registry.build(dict(config, norm_cfg=norm))
+            frozen = registry.build(dict(config, norm_cfg=dict(norm, type=name)))
         plain.init_weights()
         plain.eval()
-        frozen = registry.build(dict(config, norm_cfg=dict(type=name, requires_grad=True)))
         frozen.load_state_dict(plain.state_dict(), strict=True)
         frozen.train()
         assert not any(isinstance(m, _BatchNorm) for m in frozen.modules())
