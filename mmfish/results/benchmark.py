@@ -53,6 +53,7 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 OPERATORS = 8  # in a profile
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 RESNET_CHANNELS = (256, 512, 1024, 2048)
 HRNET = 'mmdet::hrnet/mask-rcnn_hrnetv2p-w32-1x_coco.py'
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -456,7 +457,7 @@ def _measure(
     seconds: list[list[float]] = [[] for _ in contestants]
     floors: list[list[float]] = [[] for _ in contestants]
     held: list[int | None] = [None] * len(contestants)
-    peaks, profiles = [], []
+    _keep_memory()
     with gradients():
         alone = [convolutions(c.model, c.forward, training) for c in contestants]
         for i, c in enumerate(contestants):
@@ -470,11 +471,11 @@ def _measure(
                 if number:  # the first round warms up
                     seconds[i].append(step)
                     floors[i].append(floor)
-        for c in contestants:
-            peaks.append(_peak(partial(_step, c, training), device))
-            c.model.zero_grad(set_to_none=True)
-            profiles.append(_profile(partial(_step, c, training), device))
-            c.model.zero_grad(set_to_none=True)
+        # The peaks last: they give memory back, which the profiles would see.
+        profiles, peaks = (
+            [_once(figure, c, training, device) for c in contestants]
+            for figure in (_profile, _peak)
+        )
     return [
         Measurement(
             c.name,
@@ -494,6 +495,29 @@ def _step(contestant: Contestant, training: bool) -> None:
     result = contestant.run()
     if training:
         result.backward()
+
+
+def _once(
+    figure: Callable[[Callable[[], object], torch.device], Any],
+    contestant: Contestant,
+    training: bool,
+    device: torch.device,
+) -> Any:
+    """A figure of one more step."""
+    result = figure(partial(_step, contestant, training), device)
+    contestant.model.zero_grad(set_to_none=True)
+    return result
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what is freed, as GPU allocators do and long runs end up with.
+
+    By default it returns large blocks to the kernel, and up to 40 % of a step goes into getting
+    them back: more or less of it, depending on what else ran in the process.
+    """
+    library = ctypes.CDLL(None)
+    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
+        library.mallopt(parameter, value)
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, backward: bool) -> None:

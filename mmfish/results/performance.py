@@ -123,7 +123,10 @@ takes about an hour on two CPU cores, writes each run as soon as it is there and
 Other settings: `python tools/benchmark.py --help`; on a GPU: `--device cuda`.
 
 Measured on: {environment}, single precision. All networks of a table take turns in one process, and
-the median of the rounds counts; ratios between them are steadier than the seconds. "Its floor" is
+the median of the rounds counts; ratios between them are steadier than the seconds. Memory that is
+freed stays with the process: fresh pages cost up to 40 % of a step, more of them the more memory a
+network takes, until a run has settled (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1` has the same
+effect on any command). "Its floor" is
 the time of the network's own convolutions, run one by one at the same shapes and layout, in
 training forward and backward. "Held for backward" is what autograd keeps from the forward for the
 backward pass. "Peak" is the most memory that a step takes on top of model and images.
