@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument('--contestants', nargs='+', metavar='NAME', help='instead of all')
     parser.add_argument('--rounds', type=int, default=5, help='that count (%(default)s)')
     parser.add_argument('--device', default='cpu', help='cpu, or cuda')
+    parser.add_argument(
+        '--keep-memory', action='store_true', help='on a CPU: keep what is freed in the process'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
     parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the last table')
     parser.add_argument(
@@ -51,6 +54,7 @@ def main() -> None:
             rounds=args.rounds,
             names=args.contestants,
             device=args.device,
+            keep_memory=args.keep_memory,
         )
         runs.append(run)
         print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size}\n')

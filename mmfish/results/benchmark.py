@@ -128,6 +128,7 @@ class Run:
     arch: str
     batch: int
     size: tuple[int, int]
+    keep_memory: bool
     measurements: list[Measurement]
 
     def __getitem__(self, name: str) -> Measurement:
@@ -144,6 +145,7 @@ def benchmark(
     rounds: int = 5,
     names: Sequence[str] | None = None,
     device: str = 'cpu',
+    keep_memory: bool = False,
 ) -> Run:
     """Measure FishNet in each of its modes, and other networks.
 
@@ -156,6 +158,9 @@ def benchmark(
         rounds: that count; one more comes before them.
         names: of the contestants, all by default.
         device: where to run.
+        keep_memory: on a CPU, have the process keep the memory that is freed, from now on. By
+            default the C library returns large blocks to the kernel, and a good part of each step
+            goes into getting pages back.
 
     Returns:
         The figures of each contestant.
@@ -177,8 +182,12 @@ def benchmark(
             for name, build in builders.items()
             if not names or name in names
         ]
-        measurements = _measure(contestants, step == 'training', rounds, torch.device(device))
-    return Run(kind, step, arch, batch, size, measurements)
+        if keep_memory:
+            _keep_memory()
+        measurements = _measure(
+            contestants, step == 'training', rounds, torch.device(device), keep_memory
+        )
+    return Run(kind, step, arch, batch, size, keep_memory, measurements)
 
 
 def convolutions(
@@ -451,13 +460,16 @@ def _levels(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _measure(
-    contestants: Sequence[Contestant], training: bool, rounds: int, device: torch.device
+    contestants: Sequence[Contestant],
+    training: bool,
+    rounds: int,
+    device: torch.device,
+    keep_memory: bool,
 ) -> list[Measurement]:
     gradients = torch.enable_grad if training else torch.no_grad
     seconds: list[list[float]] = [[] for _ in contestants]
     floors: list[list[float]] = [[] for _ in contestants]
     held: list[int | None] = [None] * len(contestants)
-    _keep_memory()
     with gradients():
         alone = [convolutions(c.model, c.forward, training) for c in contestants]
         for i, c in enumerate(contestants):
@@ -465,6 +477,8 @@ def _measure(
                 held[i] = bytes_held_for_backward(c.model, forward=c.forward)
         for number in range(rounds + 1):
             for i, c in enumerate(contestants):
+                if not keep_memory:
+                    _give_memory_back()  # what others have left would make a step faster
                 step = _seconds(partial(_step, c, training), device)
                 floor = _seconds(lambda calls=alone[i][0]: [call() for call in calls], device)
                 c.model.zero_grad(set_to_none=True)
@@ -510,14 +524,12 @@ def _once(
 
 
 def _keep_memory() -> None:
-    """Have the C library keep what is freed, as GPU allocators do and long runs end up with.
-
-    By default it returns large blocks to the kernel, and up to 40 % of a step goes into getting
-    them back: more or less of it, depending on what else ran in the process.
-    """
-    library = ctypes.CDLL(None)
     for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
-        library.mallopt(parameter, value)
+        ctypes.CDLL(None).mallopt(parameter, value)
+
+
+def _give_memory_back() -> None:
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, backward: bool) -> None:
@@ -549,7 +561,7 @@ def _peak(run: Callable[[], object], device: torch.device) -> int:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     # The kernel's count of the process's memory, after the allocator has given back what is free.
-    ctypes.CDLL(None).malloc_trim(0)
+    _give_memory_back()
     Path('/proc/self/clear_refs').write_text('5')  # forgets the last peak
     before = _status('VmRSS')
     run()

@@ -22,6 +22,7 @@ RUN = Run(
     'fishnet77',
     1,
     (32, 64),
+    False,
     [
         Measurement(
             BASELINE['backbone'], 2.0, 1.0, 3 * 10**9, 2**21, 3 * 2**20, [1.0, 2.0, 3.0], {'a': 1.0}
