@@ -184,9 +184,7 @@ def benchmark(
         ]
         if keep_memory:
             _keep_memory()
-        measurements = _measure(
-            contestants, step == 'training', rounds, torch.device(device), keep_memory
-        )
+        measurements = _measure(contestants, step == 'training', rounds, torch.device(device))
     return Run(kind, step, arch, batch, size, keep_memory, measurements)
 
 
@@ -460,11 +458,7 @@ def _levels(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _measure(
-    contestants: Sequence[Contestant],
-    training: bool,
-    rounds: int,
-    device: torch.device,
-    keep_memory: bool,
+    contestants: Sequence[Contestant], training: bool, rounds: int, device: torch.device
 ) -> list[Measurement]:
     gradients = torch.enable_grad if training else torch.no_grad
     seconds: list[list[float]] = [[] for _ in contestants]
@@ -477,8 +471,6 @@ def _measure(
                 held[i] = bytes_held_for_backward(c.model, forward=c.forward)
         for number in range(rounds + 1):
             for i, c in enumerate(contestants):
-                if not keep_memory:
-                    _give_memory_back()  # what others have left would make a step faster
                 step = _seconds(partial(_step, c, training), device)
                 floor = _seconds(lambda calls=alone[i][0]: [call() for call in calls], device)
                 c.model.zero_grad(set_to_none=True)
@@ -528,10 +520,6 @@ def _keep_memory() -> None:
         ctypes.CDLL(None).mallopt(parameter, value)
 
 
-def _give_memory_back() -> None:
-    ctypes.CDLL(None).malloc_trim(0)
-
-
 def _convolve(conv: nn.Conv2d, x: Tensor, backward: bool) -> None:
     y = conv.forward(x)
     if backward:
@@ -561,7 +549,7 @@ def _peak(run: Callable[[], object], device: torch.device) -> int:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     # The kernel's count of the process's memory, after the allocator has given back what is free.
-    _give_memory_back()
+    ctypes.CDLL(None).malloc_trim(0)
     Path('/proc/self/clear_refs').write_text('5')  # forgets the last peak
     before = _status('VmRSS')
     run()
