@@ -7,6 +7,7 @@ from mmdet.registry import MODELS as MMDET
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from tiny_arch import TINY
 from torch import nn
+from torch._inductor import config as inductor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmfish
@@ -63,6 +64,14 @@ CLASSIFIER = dict(
 def test_a_backbone_stays_the_same_function(options, layout):
     net = with_statistics(FishNet(TINY, **options)).to(memory_format=layout)
     assert_same(net, mmfish.fuse(net), torch.randn(2, 3, 72, 64))
+
+
+def test_compiled_with_its_weights_as_constants_it_stays_the_same_function():
+    net = with_statistics(FishNet(TINY)).to(memory_format=torch.channels_last)
+    torch.compiler.reset()
+    compiled = torch.compile(mmfish.fuse(net))
+    with inductor.patch(freezing=True):
+        assert_same(net, compiled, torch.randn(1, 3, 64, 64))
 
 
 def test_one_norm_is_left_of_a_fishnet():
