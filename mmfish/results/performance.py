@@ -178,7 +178,7 @@ ResNet-50, whose first stage is frozen as well.
 - Recomputation: `with_cp=True` of the backbone. It recomputes whole stages, for which half as much
   is held as for recomputing block by block (429 and 892 MiB at 800x1344; 1392 without).
 - Mixed precision: `--amp` of `tools/train.py`.
-- Compiled training: `--cfg-options compile=True`.
+- Compiled training: `--cfg-options compile=True`, which is MMEngine's (not measured).
 - Compiled inference: `model.backbone = torch.compile(model.backbone)` after `mmfish.fuse`, with
   `TORCHINDUCTOR_FREEZING=1` in the environment: the compiler then lays weights out as its
   convolutions want them, and an option of `torch.compile` does not reach them (torch 2.11).
