@@ -280,19 +280,26 @@ def plot(run: Run, out: Path) -> Path:
     axes = figure.subplots()
     measurements = run.measurements
     if measurements[0].bytes_held is None:
-        for m in measurements:
+        top = max(m.seconds for m in measurements) * 1.05
+        labels: list[tuple[float, float]] = []  # where they are: GMACs, points
+        for m in sorted(measurements, key=lambda m: m.seconds):
             x = m.macs / 1e9
             axes.plot([x, x], [m.floor, m.seconds], color='#bbbbbb', linewidth=1, zorder=1)
             axes.plot(x, m.floor, '_', color='#777777', markersize=12)
             axes.plot(x, m.seconds, 'o', color='C0' if 'FishNet' in m.name else 'C1')
+            # No label on top of another: 280 points is about the height of the axes.
+            point = m.seconds / top * 280
+            height = max([point, *(y + 9 for other, y in labels if abs(x - other) < 20)])
+            labels.append((x, height))
+            offset = 6, height - point
             axes.annotate(
-                m.name, (x, m.seconds), (6, 0), textcoords='offset points', fontsize=7, va='center'
+                m.name, (x, m.seconds), offset, textcoords='offset points', fontsize=7, va='center'
             )
         axes.plot([], [], '_', color='#777777', markersize=12, label='its convolutions alone')
         axes.legend(frameon=False)
         axes.margins(x=0.25)
         axes.set(xlabel='GMACs', ylabel='seconds')
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, top)
     else:
         names = [m.name for m in measurements][::-1]
         sizes = [m.bytes_held / 2**20 for m in measurements][::-1]
