@@ -17,7 +17,6 @@ from mmfish.models import ARCHS, FishNet, FishNetClsHead
 from mmfish.models.archs import resolve_arch
 from mmfish.models.fishnet import Bottleneck, reduce_channels
 
-# The fish at an eighth of its channels, with one or two blocks in a row.
 TINY_CHANNELS = (40, 104, 200, 264)
 TWO_STAGES = ARCHS['fishnet55']
 # The least that has something of every kind.
