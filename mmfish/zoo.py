@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures import DetDataSample, ReIDDataSample, TrackDataSample
 from mmdet.structures.mask import BitmapMasks
@@ -45,8 +46,10 @@ LANES = (320, 800)
 # What numbers of proposals, samples, and points of masks are lowered to.
 LIMITS = dict(nms_pre=200, max_per_img=50, num_proposals=50, num=64, num_points=784)
 # Bytes that a process may take, so that the machine stays usable.
-MEMORY = 8 << 30
+MEMORY = 16 << 30
 PASSED = 'passed'
+# Begins the outcome where one of our own errors says why FishNet does not fit.
+REFUSED = 'refused, because '
 
 
 def family_of(config: str) -> str:
@@ -90,7 +93,7 @@ def try_config(config: str, arch: str = 'fishnet77') -> dict[str, str]:
         arch: of `FishNet`.
 
     Returns:
-        ``control`` and ``fishnet``, each 'passed' or the reason why not.
+        ``control`` and ``fishnet``, each 'passed', 'refused, because ' with why, or an error.
     """
     cfg = Config.fromfile(zoo_folder() / config)
     for size in SIZES:
@@ -254,7 +257,8 @@ def zoo_page(
         'Configs that MMDetection ships with a ResNet-like backbone, each as it is (the control) '
         f'and with FishNet in its place (`mmfish.plug_in`, here {arch}): build, one training step '
         'with boxes, masks and semantic maps, one prediction, on a CPU, from random weights and '
-        'with fewer proposals. `python tools/zoo.py` makes this page: it tries one config of each '
+        'with fewer proposals. Refused: `plug_in` says in one sentence why FishNet does not fit. '
+        '`python tools/zoo.py` makes this page: it tries one config of each '
         'family, and up to two more where the control fails; with `--all` every config.',
         '',
         f'**{_counts(families, totals[0], "families")}** '
@@ -264,10 +268,8 @@ def zoo_page(
         '|---|---|---|---|---|',
     ]
     for config, row in families.items():
-        cells = ['passed' if row[key] == PASSED else 'failed' for key in ('control', 'fishnet')]
-        lines.append(
-            f'| {family_of(config)} | {_name(config)} | {cells[0]} | {cells[1]} | {_reason(row)} |'
-        )
+        cells = family_of(config), _name(config), *_cells(row), _reason(row)
+        lines.append(f'| {" | ".join(cells)} |')
     failed: dict[str, list[str]] = {}
     for config, row in configs.items():
         if _reason(row):
@@ -279,12 +281,23 @@ def zoo_page(
 
 
 def _counts(rows: dict[str, dict[str, str]], total: int, what: str) -> str:
-    controls = [row for row in rows.values() if row['control'] == PASSED]
-    passed = [row for row in controls if row['fishnet'] == PASSED]
+    cells = [_cells(row) for row in rows.values()]
+    of_controls = [fishnet for control, fishnet in cells if control == 'passed']
     return (
-        f'{len(rows)} of {total} {what} tried: {len(controls)} controls passed, and of these '
-        f'{len(passed)} pass with FishNet.'
+        f'{len(cells)} of {total} {what} tried: {len(of_controls)} controls passed, and of these '
+        f'{of_controls.count("passed")} pass with FishNet and {of_controls.count("refused")} are '
+        'refused.'
     )
+
+
+def _cells(row: dict[str, str]) -> tuple[str, str]:
+    return _cell(row['control']), _cell(row['fishnet'])
+
+
+def _cell(outcome: str) -> str:
+    if outcome == PASSED:
+        return 'passed'
+    return 'refused' if outcome.startswith(REFUSED) else 'failed'
 
 
 def _name(config: str) -> str:
@@ -326,6 +339,8 @@ def _report(sender: Any, config: str, arch: str) -> None:
     os.chdir(zoo_folder().parent)  # some configs name their teacher's by a path from there
     warnings.simplefilter('ignore')
     MMLogger.get_instance('zoo', log_level='ERROR')  # no lines about each initialised weight
+    # As in a training on one GPU: mmcv's SyncBN asks for its group as soon as it is built.
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
     sender.send(try_config(config, arch))
 
 
@@ -333,7 +348,7 @@ def _outcome(trial: Callable[[], object]) -> str:
     try:
         trial()
     except UsageError as error:
-        return str(error)
+        return f'{REFUSED}{error}'
     except Exception as error:  # whatever any of MMDetection's models may raise is a result
         last = traceback.extract_tb(error.__traceback__)[-1]
         lines = str(error).strip().splitlines()

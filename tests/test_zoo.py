@@ -4,7 +4,8 @@ import pytest
 
 from mmfish.zoo import by_family, read_results, run_zoo, zoo_page
 
-CONFIGS = ['atss/atss_r101.py', 'atss/atss_r50.py', 'atss/atss_r50_ms.py', 'dcn/x101.py']
+ATSS = ['atss/atss_r101.py', 'atss/atss_r50.py', 'atss/atss_r50_ms.py']
+CONFIGS = [*ATSS, 'dcn/x101.py', 'rfp/rfp.py']
 OK = dict(control='passed', fishnet='passed')
 NO_OP = 'RuntimeError: no such op on a CPU'
 
@@ -15,6 +16,7 @@ def results(tmp_path):
     outcomes = {name: OK for name in CONFIGS} | {
         'atss/atss_r50.py': dict(control=NO_OP, fishnet=NO_OP),
         'dcn/x101.py': dict(control='passed', fishnet='a | b'),
+        'rfp/rfp.py': dict(control='passed', fishnet='refused, because it cannot be'),
     }
     file = tmp_path / 'zoo.jsonl'
     file.write_text(
@@ -27,6 +29,7 @@ def test_families_begin_with_their_plainest_config():
     assert by_family(CONFIGS) == {
         'atss': ['atss/atss_r50.py', 'atss/atss_r50_ms.py', 'atss/atss_r101.py'],
         'dcn': ['dcn/x101.py'],
+        'rfp': ['rfp/rfp.py'],
     }
 
 
@@ -40,6 +43,7 @@ def test_where_a_control_fails_another_config_stands_for_the_family(results):
     assert list(dict(run_zoo(CONFIGS, results, one_per_family=True))) == [
         'atss/atss_r50_ms.py',
         'dcn/x101.py',
+        'rfp/rfp.py',
     ]
 
 
@@ -53,10 +57,15 @@ def test_a_config_that_takes_too_long_has_failed_and_is_kept(tmp_path):
 def test_the_page_counts_and_gives_reasons(results):
     families = dict(run_zoo(CONFIGS, results, one_per_family=True))
     page = zoo_page(families, read_results(results), (5, 600), 'fishnet77')
-    assert '2 of 5 families tried: 2 controls passed, and of these 1 pass with FishNet.' in page
-    assert '4 of 600 configs tried: 3 controls passed, and of these 2 pass with FishNet.' in page
+    outcome = 'controls passed, and of these {} pass with FishNet and 1 are refused.'
+    assert f'3 of 5 families tried: 3 {outcome.format(1)}' in page
+    assert f'5 of 600 configs tried: 4 {outcome.format(2)}' in page
     assert '| atss | atss_r50_ms | passed | passed |  |' in page
     assert '| dcn | x101 | passed | failed | FishNet: a \\| b |' in page
-    *_, first, second = page.splitlines()
-    assert first == f'| both: {NO_OP} | 1 | atss/atss_r50 |'
-    assert second == '| FishNet: a \\| b | 1 | dcn/x101 |'
+    because = 'FishNet: refused, because it cannot be |'
+    assert f'| rfp | rfp | passed | refused | {because}' in page
+    assert page.splitlines()[-3:] == [
+        f'| both: {NO_OP} | 1 | atss/atss_r50 |',
+        '| FishNet: a \\| b | 1 | dcn/x101 |',
+        f'| {because} 1 | rfp/rfp |',
+    ]
