@@ -179,8 +179,10 @@ ResNet-50, whose first stage is frozen as well.
 - Recomputation: `with_cp=True` of the backbone. It recomputes whole stages, for which half as much
   is held as for recomputing block by block (429 and 892 MiB at 800x1344; 1392 without).
 - Mixed precision: `--amp` of `tools/train.py`.
-- Compiled training: `--cfg-options compile=True`, which is MMEngine's. It has been measured for the
-  backbone alone, where it gains 2 %, and not for a whole detector.
+- Compiled training: `--cfg-options compile=True`, which is MMEngine's. Backbone and neck are one
+  graph each; MMDetection's heads are many, and are compiled again as the number of proposals
+  changes, so that a detector needs minutes of compiling first. The gain has been measured for the
+  backbone alone, where it is 2 %.
 - Compiled inference: `model.backbone = torch.compile(model.backbone)` after `mmfish.fuse`, with
   `TORCHINDUCTOR_FREEZING=1` in the environment: the compiler then lays weights out as its
   convolutions want them, and an option of `torch.compile` does not reach them (torch 2.11).

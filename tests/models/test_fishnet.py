@@ -13,7 +13,7 @@ from tiny_arch import TINY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmfish.models import ARCHS, FishNet, FishNetClsHead
+from mmfish.models import ARCHS, FishFPN, FishHeadAdapter, FishNet, FishNetClsHead
 from mmfish.models.archs import resolve_arch
 from mmfish.models.fishnet import Bottleneck, reduce_channels
 
@@ -782,10 +782,19 @@ class TestCompile:
         for level, other in zip(levels, expected, strict=True):
             torch.testing.assert_close(level, other)
 
-    def test_one_graph_with_a_neck(self):
+    @pytest.mark.parametrize(
+        'neck',
+        [
+            lambda channels: FPN(channels, 8, num_outs=4),
+            lambda channels: FishFPN(in_channels=channels, out_channels=8, num_outs=4),
+            lambda channels: FishHeadAdapter(channels, [c // 2 for c in channels], 'sum'),
+        ],
+        ids=['FPN', 'FishFPN', 'FishHeadAdapter'],
+    )
+    def test_one_graph_with_a_neck(self, neck):
         torch.compiler.reset()
         net = FishNet(LITTLE)
-        net = nn.Sequential(net, FPN(list(net.out_channels), 8, num_outs=4)).eval()
+        net = nn.Sequential(net, neck(list(net.out_channels))).eval()
         images = torch.randn(1, 3, 64, 64)
         with torch.no_grad():
             levels = torch.compile(net, backend='eager', fullgraph=True)(images)
