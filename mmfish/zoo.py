@@ -13,9 +13,11 @@ import os
 import re
 import resource
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -85,22 +87,24 @@ def by_family(configs: Iterable[str]) -> dict[str, list[str]]:
     return dict(sorted(families.items()))
 
 
-def try_config(config: str, arch: str = 'fishnet77') -> dict[str, str]:
+def try_config(config: str, arch: str) -> Iterator[tuple[str, str]]:
     """Try a config of the zoo as shipped and with FishNet.
 
     Args:
         config: path below `zoo_folder`.
         arch: of `FishNet`.
 
-    Returns:
-        ``control`` and ``fishnet``, each 'passed', 'refused, because ' with why, or an error.
+    Yields:
+        'control' and then 'fishnet', each as soon as it is known, with 'passed', 'refused,
+        because ' and why, or an error.
     """
     cfg = Config.fromfile(zoo_folder() / config)
     for size in SIZES:
         control = _outcome(lambda size=size: try_model(cfg, size))
         if control == PASSED:
             break
-    return dict(control=control, fishnet=_outcome(lambda: try_model(plug_in(cfg, arch), size)))
+    yield 'control', control
+    yield 'fishnet', _outcome(lambda: try_model(plug_in(cfg, arch), size))
 
 
 def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
@@ -197,7 +201,7 @@ def run_zoo(
 
     Args:
         configs: paths below `zoo_folder`.
-        results: a file with one line of JSON per config. Configs in it are not tried again.
+        results: a file with one line of JSON per config and arch. Those in it are not tried again.
         one_per_family: try one config of each family; where its control fails, up to two more.
         arch: of `FishNet`.
         limit: seconds for a config; what takes longer has failed.
@@ -206,14 +210,14 @@ def run_zoo(
         Each config and its outcome; see `try_config`.
     """
     register_all_modules()  # before any fork, or each would import all of MMDetection again
-    done = read_results(results)
+    done = read_results(results, arch)
     results.parent.mkdir(parents=True, exist_ok=True)
 
     def outcome(config: str) -> dict[str, str]:
         if config not in done:
             done[config] = _in_a_process(config, arch, limit)
             with results.open('a') as file:
-                file.write(json.dumps(dict(config=config, **done[config])) + '\n')
+                file.write(json.dumps(dict(arch=arch, config=config, **done[config])) + '\n')
             print(config, *done[config].values(), sep=' | ', flush=True)
         return done[config]
 
@@ -226,12 +230,12 @@ def run_zoo(
         yield config, outcome(config)
 
 
-def read_results(results: Path) -> dict[str, dict[str, str]]:
-    """What `run_zoo` wrote, by the names of the configs."""
+def read_results(results: Path, arch: str = 'fishnet77') -> dict[str, dict[str, str]]:
+    """What `run_zoo` wrote for an arch, by the names of the configs."""
     if not results.is_file():
         return {}
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    return {line.pop('config'): line for line in lines}
+    return {line.pop('config'): line for line in lines if line.pop('arch') == arch}
 
 
 def zoo_page(
@@ -249,7 +253,7 @@ def zoo_page(
         arch: of `FishNet`.
 
     Returns:
-        Counts, a row for each family, and the reasons of all that failed.
+        Counts, a row for each family, and the reasons of all that failed or was refused.
     """
     lines = [
         "# FishNet in MMDetection's own configs",
@@ -258,8 +262,8 @@ def zoo_page(
         f'and with FishNet in its place (`mmfish.plug_in`, here {arch}): build, one training step '
         'with boxes, masks and semantic maps, one prediction, on a CPU, from random weights and '
         'with fewer proposals. Refused: `plug_in` says in one sentence why FishNet does not fit. '
-        '`python tools/zoo.py` makes this page: it tries one config of each '
-        'family, and up to two more where the control fails; with `--all` every config.',
+        '`python tools/zoo.py` makes this page: it tries one config of each family, and up to two '
+        'more where the control fails; with `--all` every config.',
         '',
         f'**{_counts(families, totals[0], "families")}** '
         f'**{_counts(configs, totals[1], "configs")}**',
@@ -274,7 +278,13 @@ def zoo_page(
     for config, row in configs.items():
         if _reason(row):
             failed.setdefault(_reason(row), []).append(f'{family_of(config)}/{_name(config)}')
-    lines += ['', '## All that failed', '', '| reason | number | configs |', '|---|--:|---|']
+    lines += [
+        '',
+        '## All that failed or was refused',
+        '',
+        '| reason | number | configs |',
+        '|---|--:|---|',
+    ]
     for reason, names in sorted(failed.items(), key=lambda item: -len(item[1])):
         lines.append(f'| {reason} | {len(names)} | {", ".join(names)} |')
     return '\n'.join(lines) + '\n'
@@ -321,27 +331,30 @@ def _in_a_process(config: str, arch: str, limit: float) -> dict[str, str]:
     process = context.Process(target=_report, args=(sender, config, arch))
     process.start()
     sender.close()
+    outcomes, end, reason = {}, time.monotonic() + limit, f'took more than {limit:.0f} s'
     try:
-        if receiver.poll(limit):
-            return receiver.recv()
-        reason = f'took more than {limit:.0f} s'
+        while 'fishnet' not in outcomes and receiver.poll(max(end - time.monotonic(), 0)):
+            key, outcome = receiver.recv()
+            outcomes[key] = outcome
     except EOFError:
         process.join()
         reason = f'the process died (exit code {process.exitcode})'
     finally:
         process.kill()
         process.join()
-    return dict(control=reason, fishnet=reason)
+    return dict(control=reason, fishnet=reason) | outcomes
 
 
-def _report(sender: Any, config: str, arch: str) -> None:
+def _report(sender: Connection, config: str, arch: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.chdir(zoo_folder().parent)  # some configs name their teacher's by a path from there
+    torch.set_num_threads(1)  # others would be those of the process before the fork
     warnings.simplefilter('ignore')
     MMLogger.get_instance('zoo', log_level='ERROR')  # no lines about each initialised weight
     # As in a training on one GPU: mmcv's SyncBN asks for its group as soon as it is built.
     dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-    sender.send(try_config(config, arch))
+    for outcome in try_config(config, arch):
+        sender.send(outcome)
 
 
 def _outcome(trial: Callable[[], object]) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -20,7 +21,10 @@ def results(tmp_path):
     }
     file = tmp_path / 'zoo.jsonl'
     file.write_text(
-        ''.join(json.dumps(dict(config=name, **row)) + '\n' for name, row in outcomes.items())
+        ''.join(
+            json.dumps(dict(arch='fishnet77', config=name, **row)) + '\n'
+            for name, row in outcomes.items()
+        )
     )
     return file
 
@@ -45,6 +49,22 @@ def test_where_a_control_fails_another_config_stands_for_the_family(results):
         'dcn/x101.py',
         'rfp/rfp.py',
     ]
+
+
+def test_of_another_arch_nothing_is_known(results):
+    assert read_results(results, 'fishnet99') == {}
+
+
+def test_a_death_with_fishnet_is_none_of_the_control(tmp_path, monkeypatch):
+    def die(config, arch):
+        yield 'control', 'passed'
+        os._exit(139)
+
+    monkeypatch.setattr('mmfish.zoo.try_config', die)
+    outcomes = dict(run_zoo(['atss/atss_r50_fpn_1x_coco.py'], tmp_path / 'zoo.jsonl'))
+    assert outcomes['atss/atss_r50_fpn_1x_coco.py'] == dict(
+        control='passed', fishnet='the process died (exit code 139)'
+    )
 
 
 def test_a_config_that_takes_too_long_has_failed_and_is_kept(tmp_path):

@@ -9,8 +9,6 @@ or families do not write the page. Single families need more:
 import argparse
 from pathlib import Path
 
-import torch
-
 from mmfish.engine.launch import run_tool
 from mmfish.errors import UsageError
 from mmfish.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_page
@@ -35,8 +33,6 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    # One thread: processes are forked, which torch's threads would not survive.
-    torch.set_num_threads(1)
     configs = list(zoo_configs())
     if args.configs:
         configs = [name for name in configs if name.startswith(tuple(args.configs))]
@@ -51,7 +47,7 @@ def main() -> None:
 
     def write_page() -> None:
         if not args.configs:
-            outcomes = read_results(args.results)
+            outcomes = read_results(args.results, args.arch)
             args.out.write_text(zoo_page(families, outcomes, totals, args.arch))
 
     options = dict(arch=args.arch, limit=args.limit)
