@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument('--arch', nargs='+', default=['fishnet150'], help='one table each')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='one table each')
     parser.add_argument(
-        '--size', nargs='+', default=['800x1344'], metavar='HxW', help='one table each'
+        '--size', nargs='+', type=_size, default=[(800, 1344)], metavar='HxW', help='one table each'
     )
     parser.add_argument('--contestants', nargs='+', metavar='NAME', help='instead of all')
     parser.add_argument('--rounds', type=int, default=5, help='that count (%(default)s)')
@@ -44,25 +44,31 @@ def main() -> None:
     print(benchmark.environment(args.device))
     runs = []
     for arch, batch, size in product(args.arch, args.batch, args.size):
-        height, width = map(int, size.split('x'))
         run = benchmark.benchmark(
             args.kind,
             args.step,
             arch,
             batch,
-            (height, width),
+            size,
             rounds=args.rounds,
             names=args.contestants,
             device=args.device,
             keep_memory=args.keep_memory,
         )
         runs.append(run)
-        print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size}\n')
+        print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size[0]}x{size[1]}\n')
         print(benchmark.table(run))
     if args.json:
         benchmark.save_json(args.json, runs, args.device)
     if args.plot:
         benchmark.plot(runs[-1], args.plot)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition('x')
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f'expected HxW, as 800x1344, got {text!r}')
+    return int(height), int(width)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch._inductor import config as inductor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.profiler import profile
 
 from mmfish.checkpoints import from_pytorchcv
@@ -34,7 +36,7 @@ from mmfish.results.memory import bytes_held_for_backward
 KINDS = ('backbone', 'detector', 'classifier')
 STEPS = ('inference', 'training')
 BASELINE = {'backbone': 'pytorchcv FishNet-150', 'detector': 'ResNet-50', 'classifier': 'ResNet-50'}
-# What a mode of FishNet changes: options of the network, and what is done to the model.
+# What a mode changes: options of the backbone, and what is done to the model.
 MODES: dict[str, dict[str, dict[str, Any]]] = {
     'inference': {
         'plain': {},
@@ -44,7 +46,7 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
         'compiled': dict(fused=True, channels_last=True, compiled=True),
     },
     'training': {
-        'BN': dict(norm_eval=True),
+        'BN': {},
         'FrozenBN': dict(norm_cfg=dict(type='FrozenBN')),
         'FrozenBN, channels-last': dict(norm_cfg=dict(type='FrozenBN'), channels_last=True),
         'FrozenBN, channels-last, with_cp': dict(
@@ -52,6 +54,8 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
         ),
     },
 }
+# In which ResNet-50 is measured as well; all else is measured as it ships.
+RESNET_MODE = {'inference': 'fused, channels-last', 'training': 'FrozenBN, channels-last'}
 OPERATORS = 8  # in a profile
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 RESNET_CHANNELS = (256, 512, 1024, 2048)
@@ -104,7 +108,7 @@ class Measurement:
             layout, in training forward and backward; the median of the same rounds.
         macs: multiplications of these convolutions, forward.
         bytes_held: what autograd keeps from forward to backward; None in inference.
-        peak_bytes: the most memory that a step takes beyond what there was before it.
+        peak_bytes: the most memory that the tensors of a step take beyond what there was before.
         rounds: seconds of each round.
         profile: seconds by operator of one more step, of those that take the most.
     """
@@ -132,8 +136,8 @@ class Run:
     measurements: list[Measurement]
 
     def __getitem__(self, name: str) -> Measurement:
-        """The figures of a contestant."""
-        return next(m for m in self.measurements if m.name == name)
+        """The figures of a contestant; KeyError if it is none."""
+        return {m.name: m for m in self.measurements}[name]
 
 
 def benchmark(
@@ -166,8 +170,15 @@ def benchmark(
         The figures of each contestant.
 
     Raises:
-        UsageError: there is no such contestant.
+        UsageError: there is no such contestant or device, or nothing to measure.
     """
+    if min(batch, rounds, *size) < 1:
+        raise UsageError(
+            f'batch, rounds, height and width must be at least 1, got {batch}, {rounds}, '
+            f'{size[0]} and {size[1]}'
+        )
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise UsageError(f'torch {torch.__version__} finds no GPU for --device {device}: use cpu')
     builders = _builders(kind, step, arch)
     unknown = set(names or ()) - builders.keys()
     if unknown:
@@ -175,17 +186,21 @@ def benchmark(
             f'there is no contestant {min(unknown)!r} for {step} of a {kind}: expected some of '
             f'{"; ".join(builders)}'
         )
-    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain' if kind == 'classifier' else 'mmdet'):
-        contestants = [
+        chosen = [
             _contestant(name, build, kind, step, (batch, 3, *size), device)
             for name, build in builders.items()
             if not names or name in names
         ]
         if keep_memory:
             _keep_memory()
-        measurements = _measure(contestants, step == 'training', rounds, torch.device(device))
+        measurements = _measure(chosen, step == 'training', rounds, torch.device(device))
     return Run(kind, step, arch, batch, size, keep_memory, measurements)
+
+
+def contestants(kind: str, step: str, arch: str) -> list[str]:
+    """The names of all that `benchmark` measures by default."""
+    return list(_builders(kind, step, arch))
 
 
 def convolutions(
@@ -321,21 +336,28 @@ def _builders(kind: str, step: str, arch: str) -> dict[str, Callable[[], tuple[n
     builders = {
         f'{ours}, {mode}': partial(_build_fishnet, kind, arch, changes)
         for mode, changes in MODES[step].items()
+        if kind != 'detector' or 'compiled' not in changes  # MMDetection's heads take minutes to
     }
     if kind == 'backbone':
         builders[BASELINE[kind]] = _build_pytorchcv
     for name in OTHERS:
         if kind != 'detector' or name != 'DenseNet-161':
-            builders[name] = partial(_build_other, kind, step, name)
+            builders[name] = partial(_build_other, kind, name, {})
+    mode = RESNET_MODE[step]
+    builders[f'ResNet-50, {mode}'] = partial(_build_other, kind, 'ResNet-50', MODES[step][mode])
     return builders
 
 
+def _split(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a mode changes: options of the backbone, and what is done to the model."""
+    options = dict(changes)
+    done = ('fused', 'channels_last', 'compiled')
+    return options, {key: options.pop(key) for key in done if key in options}
+
+
 def _build_fishnet(kind: str, arch: str, changes: dict[str, Any]) -> tuple[nn.Module, dict]:
-    changes = dict(changes)
-    treatment = {
-        key: changes.pop(key) for key in ('fused', 'channels_last', 'compiled') if key in changes
-    }
-    backbone = dict(type='mmfish.FishNet', arch=arch, **changes)
+    options, treatment = _split(changes)
+    backbone = dict(type='mmfish.FishNet', arch=arch, **options)
     if kind == 'detector':
         backbone['frozen_stages'] = 0
     elif kind == 'classifier':
@@ -369,21 +391,21 @@ def _pytorchcv_net() -> nn.Module:
     return get_model('fishnet150')
 
 
-def _build_other(kind: str, step: str, name: str) -> tuple[nn.Module, dict]:
+def _build_other(kind: str, name: str, changes: dict[str, Any]) -> tuple[nn.Module, dict]:
+    options, treatment = _split(changes)
     if kind == 'detector' and name == 'ResNet-50':
         model = get_config(MASK_RCNN).model
-        model.backbone.init_cfg = None
-        return MODELS.build(model), {}
+        model.backbone.update(options, init_cfg=None)
+        return MODELS.build(model), treatment
     backbone, channels = OTHERS[name]
+    backbone = dict(backbone, **options)
     if name == 'HRNet-W32':
         backbone = dict(backbone, extra=get_config(HRNET).model.backbone.extra)
     if kind == 'classifier' and name != 'DenseNet-161':
         backbone = dict(backbone, out_indices=(3,)) if name != 'HRNet-W32' else backbone
-    if step == 'training' and name != 'DenseNet-161':
-        backbone = dict(backbone, norm_eval=True)
     head = dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=channels[-1])
     neck = dict(type='mmpretrain.GlobalAveragePooling')
-    return MODELS.build(_around(kind, backbone, channels, dict(neck=neck, head=head))), {}
+    return MODELS.build(_around(kind, backbone, channels, dict(neck=neck, head=head))), treatment
 
 
 def _around(kind: str, backbone: dict, channels: Sequence[int], classifier: dict) -> dict:
@@ -406,11 +428,13 @@ def _contestant(
     shape: tuple[int, int, int, int],
     device: str,
 ) -> Contestant:
+    torch.manual_seed(0)  # for each: it shall not depend on which are asked for
     model, treatment = build()
     training = step == 'training'
     model.train(training)
-    if training and name.startswith('pytorchcv'):
-        model.eval()  # fixed BatchNorm, and there is nothing else that the mode changes
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()  # fixed in all, as in the paper's recipe
     if treatment.get('fused'):
         model = fuse(model)
     model.to(device)
@@ -434,7 +458,7 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], Any]:
 
 
 def _forward(
-    model: Callable, kind: str, training: bool, shape: tuple[int, ...], device: str
+    model: nn.Module | Callable, kind: str, training: bool, shape: tuple[int, ...], device: str
 ) -> Callable[[], Any]:
     if kind == 'detector':
         batch, *image = shape
@@ -484,7 +508,6 @@ def _measure(
                 if number:  # the first round warms up
                     seconds[i].append(step)
                     floors[i].append(floor)
-        # The peaks last: they give memory back, which the profiles would see.
         profiles, peaks = (
             [_once(figure, c, training, device) for c in contestants]
             for figure in (_profile, _peak)
@@ -549,18 +572,19 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def _peak(run: Callable[[], object], device: torch.device) -> int:
-    """The most memory that a run takes beyond what there was before it, in bytes."""
+    """The most memory that tensors take in a run, beyond what there was before it, in bytes."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    # The kernel's count of the process's memory, after the allocator has given back what is free.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path('/proc/self/clear_refs').write_text('5')  # forgets the last peak
-    before = _status('VmRSS')
-    run()
-    return _status('VmHWM') - before
+    with profile(profile_memory=True) as profiler:
+        run()
+    # The raw ones: `profiler.events()` has them summed up by operator.
+    events = profiler.profiler.kineto_results.events()
+    changes = [event for event in events if event.name() == '[memory]']
+    changes.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in changes))
 
 
 def _profile(run: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -570,9 +594,3 @@ def _profile(run: Callable[[], object], device: torch.device) -> dict[str, float
     time_of = 'self_device_time_total' if device.type == 'cuda' else 'self_cpu_time_total'
     seconds = {e.key: getattr(e, time_of) / 1e6 for e in profiler.key_averages()}
     return dict(sorted(seconds.items(), key=lambda item: -item[1])[:OPERATORS])
-
-
-def _status(key: str) -> int:
-    """A figure of this process's memory, in bytes (proc_pid_status(5))."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

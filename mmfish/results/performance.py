@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmfish.errors import UsageError
 from mmfish.results.benchmark import (
+    RESNET_MODE,
     Measurement,
     Run,
     benchmark,
+    contestants,
     environment,
     load_json,
     plot,
@@ -24,30 +27,37 @@ FROZEN = 'FishNet-150, FrozenBN, channels-last'
 RECOMPUTED = 'FishNet-150, FrozenBN, channels-last, with_cp'
 RELEASED = 'pytorchcv FishNet-150'
 RESNET = 'ResNet-50'
+RESNET_FUSED = f'{RESNET}, {RESNET_MODE["inference"]}'
+RESNET_FROZEN = f'{RESNET}, {RESNET_MODE["training"]}'
+PLAIN = 'FishNet-150, channels-last'
 
 
-def _growing(mode: str) -> Iterator[dict[str, Any]]:
-    step = 'training' if 'FrozenBN' in mode else 'inference'
+def _growing(step: str) -> Iterator[dict[str, Any]]:
     for arch, batch, size in (
         *(('150', batch, SMALL) for batch in (1, 2, 4, 8)),
         *(('150', 1, (side, side)) for side in (448, 896, 1344)),
         *((arch, 1, SMALL) for arch in ('99', '201')),
     ):
-        names = [f'FishNet-{arch}, {mode}', RESNET]
+        names = [f'{network}, {RESNET_MODE[step]}' for network in (f'FishNet-{arch}', RESNET)]
         yield dict(step=step, arch=f'fishnet{arch}', batch=batch, size=size, names=names)
 
 
 INFERENCE = dict(step='inference', size=FULL)
 TRAINING = dict(step='training', size=FULL)
-DETECTOR = dict(kind='detector', step='training', size=FULL, names=[FROZEN, RECOMPUTED, RESNET])
+DETECTOR = dict(
+    kind='detector',
+    step='training',
+    size=FULL,
+    names=[FROZEN, RECOMPUTED, RESNET, RESNET_FROZEN],
+)
 # The runs that the aims are about, and the same with memory kept.
 MEASURED = [INFERENCE, TRAINING, DETECTOR]
 KEPT = [
-    {**INFERENCE, 'names': [FUSED, COMPILED, RELEASED, RESNET], 'keep_memory': True},
-    {**TRAINING, 'names': [FROZEN, RECOMPUTED, RELEASED, RESNET], 'keep_memory': True},
-    {**DETECTOR, 'keep_memory': True},
+    {**INFERENCE, 'names': [PLAIN, FUSED, COMPILED, RELEASED, RESNET, RESNET_FUSED]},
+    {**TRAINING, 'names': [FROZEN, RECOMPUTED, RELEASED, RESNET, RESNET_FROZEN]},
+    DETECTOR,
 ]
-GROWTH = [*_growing('fused, channels-last'), *_growing('FrozenBN, channels-last')]
+GROWTH = [*_growing('inference'), *_growing('training')]
 
 
 @dataclass
@@ -57,7 +67,7 @@ class Aim:
     Attributes:
         figure: in words.
         run: in which it was measured.
-        at_most: the least that was asked for.
+        at_most: what it must not be above.
         aim: what was hoped for.
         ratio: the figure itself.
     """
@@ -144,26 +154,26 @@ takes about an hour on two CPU cores, writes each run as soon as it is there and
 Other settings: `python tools/benchmark.py --help`; on a GPU: `--device cuda`.
 
 Measured on: {environment}, single precision. All networks of a table take turns in one process, and
-the median of the rounds counts; ratios between them are steadier than the seconds. "Its floor" is
-the time of the network's own convolutions, run one by one at the same shapes and layout, in
-training forward and backward. "Held for backward" is what autograd keeps from the forward for the
-backward pass. "Peak" is the most memory that a step takes on top of model and images.
+the median of {rounds} rounds counts, after one to warm up; ratios between them are steadier than
+the seconds.
+
+- GMACs: multiplications of the convolutions of one forward pass.
+- Its floor: the time of the network's own convolutions, run one by one at the same shapes and
+  layout, in training forward and backward. A compiler may choose another layout, and go below it.
+- Held for backward: what autograd keeps from the forward for the backward pass.
+- Peak: the most memory that the tensors of a step take on top of model and images.
+
 pytorchcv's FishNet-150 in its default layout does what the authors' release does, operation by
-operation; in training its BatchNorm is fixed, as in the paper's recipe.
+operation. The others are measured as they ship, and ResNet-50 in the modes of FishNet too: they
+are not for FishNet alone. In training BatchNorm is fixed in all, as in the paper's recipe.
 
 ## In short
 
-Ratios, to pytorchcv's FishNet-150 where nothing else is said, one image of 800x1344:
+Ratios, to pytorchcv's FishNet-150 where nothing else is said, one image of 800x1344. "At most" and
+"aim" are what was set out for; what is above the first is in bold:
 
 {aims}
-
-On a CPU time depends on the allocator, so it is measured twice. As Linux comes, the C library
-returns large blocks to the kernel, and getting their pages back takes up to a third of a step, the
-more the more memory a network takes: inference stays like that, training settles after some ten
-steps. "Memory kept" is without that, as with
-`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=16000000000` in the environment or under jemalloc, and as
-on a GPU, whose allocator keeps memory anyway.
-
+{allocator}
 Where an aim is missed, the profiles below show what is in the way: the convolutions themselves, and
 then operations that only move memory. For training, compiling everything else, folding BatchNorm
 into the weights and BatchNorm and ReLU in one function have been tried, and each changed the time
@@ -176,8 +186,10 @@ ResNet-50, whose first stage is frozen as well.
 - Channels-last: `--channels-last` of `tools/train.py` and `tools/test.py`, or the hook
   `mmfish.ChannelsLastHook`.
 - Folded BatchNorm: `--fuse-conv-bn` of `tools/test.py`, or `model = mmfish.fuse(model)`.
+  FishNet's comes before its convolutions: half of it goes into them, half becomes a clamp.
 - Recomputation: `with_cp=True` of the backbone. It recomputes whole stages, for which half as much
-  is held as for recomputing block by block (429 and 892 MiB at 800x1344; 1392 without).
+  is held as for recomputing block by block (892 MiB at 800x1344, and see "Training"). Of the peak
+  less is saved: the activations of a stage and the gradients come on top of what is held.
 - Mixed precision: `--amp` of `tools/train.py`.
 - Compiled training: `--cfg-options compile=True`, which is MMEngine's. Backbone and neck are one
   graph each; MMDetection's heads are many, and are compiled again as the number of proposals
@@ -215,19 +227,30 @@ with 8 objects in one image of 800x1344, without the optimiser.
 {detector}
 
 {detector_profile}
+{kept}
+## How the cost grows
 
+FishNet fused and in channels-last for inference, with FrozenBN and in channels-last for training;
+in brackets ResNet-50 in the same mode beside it.
+
+{growth}
+"""
+
+
+ALLOCATOR = """
+On a CPU time depends on the allocator, so it is measured twice. As Linux comes, the C library
+returns large blocks to the kernel, and getting their pages back takes up to a third of a step, the
+more the more memory a network takes: inference stays like that, training settles after some ten
+steps. "Memory kept" is without that, as with
+`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=16000000000` in the environment or under jemalloc, and as
+on a GPU, whose allocator keeps memory anyway.
+"""
+WITH_MEMORY_KEPT = """
 ## With memory kept
 
 Inference, training and Mask R-CNN once more.
 
-{kept}
-
-## How the cost grows
-
-FishNet fused and in channels-last for inference, with FrozenBN and in channels-last for training;
-in brackets ResNet-50 beside it.
-
-{growth}
+{tables}
 """
 
 
@@ -236,42 +259,48 @@ def make_page(out: Path, data: Path, rounds: int = 5, device: str = 'cpu') -> No
 
     Args:
         out: the page. The plots go to ``images/`` beside it.
-        data: JSON of the runs. Those already there, made under the same versions on the same
-            device, are not measured again; the others are added as they end.
-        rounds: of each run.
-        device: where to measure.
+        data: JSON of the runs. Those already there are not measured again; the others are added
+            as they end.
+        rounds: of each run that is measured.
+        device: where to measure. On a CPU what the aims are about is measured twice, with memory
+            kept too.
+
+    Raises:
+        UsageError: what is in ``data`` was measured with other versions or on another device.
     """
     done: list[Run] = []
     if data.exists():
         where, done = load_json(data)
-        done = done if where == environment(device) else []
+        if where != environment(device):
+            raise UsageError(
+                f'the figures in {data} are of another environment ({where}) than this one '
+                f'({environment(device)}): give another --json, or remove the file'
+            )
 
-    def run_of(settings: dict[str, Any]) -> Run:
-        found = next((run for run in done if _is(run, settings)), None)
+    def run_of(settings: dict[str, Any], keep_memory: bool = False) -> Run:
+        found = next((run for run in done if _is(run, settings, keep_memory)), None)
         if found is None:
-            found = benchmark(**settings, rounds=rounds, device=device)
+            found = benchmark(**settings, rounds=rounds, device=device, keep_memory=keep_memory)
             done.append(found)
             save_json(data, done, device)
         return found
 
     measured = inference, training, detector = [run_of(settings) for settings in MEASURED]
     growth = [run_of(settings) for settings in GROWTH]
-    kept = [run_of(settings) for settings in KEPT]  # last: the process keeps its memory from here
-    aims = ['| figure | at most | aim | measured | memory kept |', '|---|--:|--:|--:|--:|']
-    for aim in AIMS:
-        i = MEASURED.index(aim.run)
-        figures = ' | '.join(f'{aim.ratio(runs[i]):.2f}' for runs in (measured, kept))
-        aims.append(f'| {aim.figure} | {aim.at_most:.2f} | {aim.aim:.2f} | {figures} |')
+    # Last: the process keeps its memory from here.
+    kept = [] if device != 'cpu' else [run_of(settings, keep_memory=True) for settings in KEPT]
     page = PAGE.format(
         environment=environment(device),
-        aims='\n'.join(aims),
+        rounds=len(inference.measurements[0].rounds),
+        aims=_aims([measured, kept] if kept else [measured]),
+        allocator=ALLOCATOR if kept else '',
         inference=table(inference),
         inference_profile=_profiles(inference, [RELEASED, FUSED, COMPILED]),
         training=table(training),
         training_profile=_profiles(training, [RELEASED, FROZEN]),
         detector=table(detector),
         detector_profile=_profiles(detector, [RESNET, FROZEN]),
-        kept='\n\n'.join(map(table, kept)),
+        kept=WITH_MEMORY_KEPT.format(tables='\n\n'.join(map(table, kept))) if kept else '',
         growth=_growth(growth),
     )
     plot(inference, out.parent / 'images' / 'time.png')
@@ -279,14 +308,29 @@ def make_page(out: Path, data: Path, rounds: int = 5, device: str = 'cpu') -> No
     out.write_text(page)
 
 
-def _is(run: Run, settings: dict[str, Any]) -> bool:
+def _is(run: Run, settings: dict[str, Any], keep_memory: bool) -> bool:
     """Whether a run is the one that these arguments of `benchmark` ask for."""
-    names = settings.get('names')
-    same = dict(kind='backbone', arch='fishnet150', batch=1, keep_memory=False) | settings
-    same.pop('names', None)
+    same = dict(kind='backbone', arch='fishnet150', batch=1, keep_memory=keep_memory) | settings
+    names = same.pop('names', None) or contestants(same['kind'], same['step'], same['arch'])
     return all(getattr(run, key) == value for key, value in same.items()) and (
-        names is None or {m.name for m in run.measurements} == set(names)
+        {m.name for m in run.measurements} == set(names)
     )
+
+
+def _aims(columns: list[list[Run]]) -> str:
+    """The ratios asked for, in each column of runs as in `MEASURED`."""
+    heads = ['measured', 'memory kept'][: len(columns)]
+    lines = [
+        '| figure | at most | aim | ' + ' | '.join(heads) + ' |',
+        '|---' + '|--:' * (2 + len(heads)) + '|',
+    ]
+    for aim in AIMS:
+        cells = [f'{aim.at_most:.2f}', f'{aim.aim:.2f}']
+        for runs in columns:
+            ratio = round(aim.ratio(runs[MEASURED.index(aim.run)]), 2)
+            cells.append(f'{ratio:.2f}' if ratio <= aim.at_most else f'**{ratio:.2f}**')
+        lines.append(f'| {aim.figure} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
 
 
 def _profiles(run: Run, names: list[str]) -> str:
@@ -321,5 +365,5 @@ def _growth(runs: list[Run]) -> str:
 
 
 def _both(run: Run, figure: Callable[[Measurement], str]) -> str:
-    ours = next(m for m in run.measurements if m.name != RESNET)
-    return f'{figure(ours)} ({figure(run[RESNET])})'
+    ours, resnet = run.measurements
+    return f'{figure(ours)} ({figure(resnet)})'

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mmfish.results.benchmark import MODES, OTHERS, Measurement, Run, save_json
+from mmfish.errors import UsageError
+from mmfish.results.benchmark import Measurement, Run, contestants, save_json
 from mmfish.results.performance import (
     AIMS,
     DETECTOR,
@@ -13,55 +14,69 @@ from mmfish.results.performance import (
     make_page,
 )
 
-DEFAULTS = dict(kind='backbone', arch='fishnet150', batch=1, keep_memory=False)
+DEFAULTS = dict(kind='backbone', arch='fishnet150', batch=1)
 
 
-def run(settings):
+def run(settings, keep_memory=False):
     """Every contestant takes twice the seconds and bytes of the one before it."""
-    settings = DEFAULTS | settings
-    ours = [f'FishNet-150, {mode}' for mode in MODES[settings['step']]]
-    names = settings.pop('names', [*ours, 'pytorchcv FishNet-150', *OTHERS])
+    settings = DEFAULTS | settings | dict(keep_memory=keep_memory)
+    known = contestants(settings['kind'], settings['step'], settings['arch'])
+    names = settings.pop('names', known)
     held = settings['step'] == 'training'
     return Run(
         **settings,
         measurements=[
-            Measurement(name, 2.0**i, 1.0, 10**9, 2**20 * 2**i if held else None, 0, [], {'op': i})
-            for i, name in enumerate(names)
+            Measurement(
+                name, 2.0**i, 1.0, 10**9, 2**20 * 2**i if held else None, 0, [1.0] * 7, {'op': i}
+            )
+            for i, name in enumerate(name for name in known if name in names)
         ],
     )
 
 
 @pytest.fixture
-def page(tmp_path):
-    data, out = tmp_path / 'data.json', tmp_path / 'page.md'
-    runs = [run(settings) for settings in (INFERENCE, TRAINING, DETECTOR, *GROWTH, *KEPT)]
-    save_json(data, runs, 'cpu')
-    before = data.read_text()
+def data(tmp_path):
+    runs = [run(settings) for settings in (INFERENCE, TRAINING, DETECTOR, *GROWTH)]
+    runs += [run(settings, keep_memory=True) for settings in KEPT]
+    file = tmp_path / 'data.json'
+    save_json(file, runs, 'cpu')
+    return file
+
+
+@pytest.fixture
+def page(data, tmp_path):
+    out, before = tmp_path / 'page.md', data.read_text()
     make_page(out, data)
     assert data.read_text() == before  # nothing was missing
     return out
 
 
+def test_figures_of_another_environment_are_neither_mixed_nor_lost(data, tmp_path):
+    data.write_text(data.read_text().replace('CPU', 'another CPU'))
+    before = data.read_text()
+    with pytest.raises(UsageError, match=r'data\.json are of .*another CPU.*give another --json'):
+        make_page(tmp_path / 'page.md', data)
+    assert data.read_text() == before
+
+
 def test_the_page_has_the_ratios_asked_for(page):
     text = page.read_text()
-    rows = {
-        line.split(' | ')[0].strip('| '): [cell.strip('| ') for cell in line.split(' | ')[-2:]]
-        for line in text.splitlines()
-        if line.startswith('| ')
-    }
-    for aim in AIMS:
-        assert aim.figure in rows
+    table = text.split('## In short')[1].split('\n\n')[2].splitlines()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table]
+    assert rows[0] == ['figure', 'at most', 'aim', 'measured', 'memory kept']
+    assert [row[0] for row in rows[2:]] == [aim.figure for aim in AIMS]
     # Of the modes in inference, 'fused, channels-last' is the fourth of five, then pytorchcv; of
-    # those with memory kept the first of three.
-    assert rows['inference, fused, channels-last: time'] == ['0.25', '0.25']
-    assert rows['inference, compiled: time'] == ['0.50', '0.50']
-    assert rows['the same with `with_cp` over without: time'] == ['2.00', '2.00']
+    # those with memory kept the second of three.
+    assert rows[2][1:] == ['0.60', '0.50', '0.25', '0.25']
+    assert rows[3][1:] == ['0.47', '0.42', '**0.50**', '**0.50**']  # missed
+    assert rows[8][3:] == ['**2.00**', '**2.00**']  # with_cp is the one after FrozenBN
+    assert 'the median of 7 rounds' in text
 
 
 def test_the_page_has_every_run_and_both_plots(page):
     text = page.read_text()
     assert text.count('| fishnet150 |') == 7
-    assert '| fishnet201 | 1 | 224x224 | 1.000 (2.000) | 1.000 (2.000) | 1 (2) |' in text
+    assert text.count('| fishnet201 | 1 | 224x224 | ') == 1
     assert 'HRNet-W32' in text
     for name in ('time', 'memory'):
         assert f'](images/{name}.png)' in text
