@@ -22,9 +22,11 @@ CONVS = (nn.Conv2d, Conv2d)
 def fuse(model: nn.Module) -> nn.Module:
     """Copy a model for inference, with the same outputs to 1e-5.
 
-    BatchNorm after a convolution becomes part of it. BatchNorm and ReLU before a 1x1 convolution,
-    as in FishNet's pre-activation order, become one clamp and part of the convolution:
-    relu(s * x + t) = s * clamp(x) + t at -t / s, from below where s > 0, from above where s < 0.
+    BatchNorm after a convolution becomes part of it: as in MMCV's `fuse_conv_bn`, one that is
+    defined right after a convolution of as many channels is taken to follow it. BatchNorm and ReLU
+    before a 1x1 convolution, as in FishNet's pre-activation order, become one clamp and part of the
+    convolution: relu(s * x + t) = s * clamp(x) + t at -t / s, from below where s > 0, from above
+    where s < 0.
 
     What stays: normalisation that depends on the input, convolutions that several layers share.
 

@@ -26,13 +26,14 @@ class FrozenBN(nn.Module):
     Args:
         num_features: channels.
         eps: added to the variance. Defaults to 1e-5.
-        momentum: of the statistics, in configs written for BatchNorm. Nothing depends on it.
+        **of_batchnorm: other options in configs written for BatchNorm, such as ``momentum``. As in
+            MMDetection's, nothing depends on them.
     """
 
     _abbr_ = 'bn'  # how MMCV names it within a model: as BatchNorm is named in checkpoints
     _version = nn.BatchNorm2d._version
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, **of_batchnorm: Any) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps

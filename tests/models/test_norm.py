@@ -128,7 +128,7 @@ class TestInModels:
         ids=['mmfish', 'mmdet', 'mmpretrain'],
     )
     def test_it_takes_the_place_of_bn(self, registry, config, name, scope):
-        norm = dict(type='BN', momentum=0.03, eps=1e-3, requires_grad=True)
+        norm = dict(type='BN', momentum=0.03, eps=1e-3, affine=True, requires_grad=True)
         with DefaultScope.overwrite_default_scope(scope):
             plain = registry.build(dict(config, norm_cfg=norm))
             frozen = registry.build(dict(config, norm_cfg=dict(norm, type=name)))
