@@ -209,7 +209,6 @@ def run_zoo(
     Yields:
         Each config and its outcome; see `try_config`.
     """
-    register_all_modules()  # before any fork, or each would import all of MMDetection again
     done = read_results(results, arch)
     results.parent.mkdir(parents=True, exist_ok=True)
 
@@ -230,7 +229,7 @@ def run_zoo(
         yield config, outcome(config)
 
 
-def read_results(results: Path, arch: str = 'fishnet77') -> dict[str, dict[str, str]]:
+def read_results(results: Path, arch: str) -> dict[str, dict[str, str]]:
     """What `run_zoo` wrote for an arch, by the names of the configs."""
     if not results.is_file():
         return {}
@@ -292,10 +291,10 @@ def zoo_page(
 
 def _counts(rows: dict[str, dict[str, str]], total: int, what: str) -> str:
     cells = [_cells(row) for row in rows.values()]
-    of_controls = [fishnet for control, fishnet in cells if control == 'passed']
+    of_controls = [fishnet for control, fishnet in cells if control == PASSED]
     return (
         f'{len(cells)} of {total} {what} tried: {len(of_controls)} controls passed, and of these '
-        f'{of_controls.count("passed")} pass with FishNet and {of_controls.count("refused")} are '
+        f'{of_controls.count(PASSED)} pass with FishNet and {of_controls.count("refused")} are '
         'refused.'
     )
 
@@ -306,7 +305,7 @@ def _cells(row: dict[str, str]) -> tuple[str, str]:
 
 def _cell(outcome: str) -> str:
     if outcome == PASSED:
-        return 'passed'
+        return PASSED
     return 'refused' if outcome.startswith(REFUSED) else 'failed'
 
 
@@ -326,6 +325,7 @@ def _reason(row: dict[str, str]) -> str:
 
 def _in_a_process(config: str, arch: str, limit: float) -> dict[str, str]:
     # Forked: what is imported stays imported, and what the config took goes with the process.
+    register_all_modules()
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(sender, config, arch))

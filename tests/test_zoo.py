@@ -76,7 +76,7 @@ def test_a_config_that_takes_too_long_has_failed_and_is_kept(tmp_path):
 
 def test_the_page_counts_and_gives_reasons(results):
     families = dict(run_zoo(CONFIGS, results, one_per_family=True))
-    page = zoo_page(families, read_results(results), (5, 600), 'fishnet77')
+    page = zoo_page(families, read_results(results, 'fishnet77'), (5, 600), 'fishnet77')
     outcome = 'controls passed, and of these {} pass with FishNet and 1 are refused.'
     assert f'3 of 5 families tried: 3 {outcome.format(1)}' in page
     assert f'5 of 600 configs tried: 4 {outcome.format(2)}' in page

@@ -336,7 +336,7 @@ def _builders(kind: str, step: str, arch: str) -> dict[str, Callable[[], tuple[n
     builders = {
         f'{ours}, {mode}': partial(_build_fishnet, kind, arch, changes)
         for mode, changes in MODES[step].items()
-        if kind != 'detector' or 'compiled' not in changes  # MMDetection's heads take minutes to
+        if kind != 'detector' or 'compiled' not in changes  # its heads would compile for minutes
     }
     if kind == 'backbone':
         builders[BASELINE[kind]] = _build_pytorchcv
