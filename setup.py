@@ -66,6 +66,8 @@ setup(
     ],
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmfish', 'mmfish.*']),
+    # Makes an editable install put the whole clone on sys.path, benchmarks/ and demo/ included.
+    package_dir={'': '.'},
     include_package_data=True,
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},

@@ -10,9 +10,9 @@ check_stack()
 
 # Makes pytorchcv:// known to MMEngine.
 import mmfish.checkpoints  # noqa: E402, F401
-from mmfish.configs import config_path  # noqa: E402
-from mmfish.fusion import fuse  # noqa: E402
-from mmfish.plugin import plug_in  # noqa: E402
+from mmfish.config.paths import config_path  # noqa: E402
+from mmfish.config.plug_in import plug_in  # noqa: E402
+from mmfish.models.fusion import fuse  # noqa: E402
 from mmfish.registry import publish  # noqa: E402
 from mmfish.version import __version__  # noqa: E402
 

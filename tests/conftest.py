@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from mmengine.registry import DefaultScope
 
-from mmfish.datasets import make_shapes
+from demo.shapes import make_shapes
 
 
 @pytest.fixture(autouse=True)

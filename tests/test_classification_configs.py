@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 
-from mmfish.configs import config_folder
+from mmfish.config.paths import config_folder
 from mmfish.models import FishNet, FishNetClsHead
 
 NAMES = sorted(

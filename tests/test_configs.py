@@ -12,7 +12,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmfish.configs import config_folder, config_path, read_config
+from mmfish.config.paths import config_folder, config_path, read_config
 from mmfish.errors import UsageError
 from mmfish.models import FrozenBN
 

@@ -4,16 +4,16 @@ import argparse
 from itertools import product
 from pathlib import Path
 
+from benchmarks import speed
+from benchmarks.performance import make_page
 from mmfish.engine.launch import run_tool
-from mmfish.results import benchmark
-from mmfish.results.performance import make_page
 
 
 def main() -> None:
     """Read the command line, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--kind', choices=benchmark.KINDS, default='backbone')
-    parser.add_argument('--step', choices=benchmark.STEPS, default='inference')
+    parser.add_argument('--kind', choices=speed.KINDS, default='backbone')
+    parser.add_argument('--step', choices=speed.STEPS, default='inference')
     parser.add_argument('--arch', nargs='+', default=['fishnet150'], help='one table each')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='one table each')
     parser.add_argument(
@@ -41,10 +41,10 @@ def main() -> None:
         make_page(args.page, args.json, args.rounds, args.device)
         return
 
-    print(benchmark.environment(args.device))
+    print(speed.environment(args.device))
     runs = []
     for arch, batch, size in product(args.arch, args.batch, args.size):
-        run = benchmark.benchmark(
+        run = speed.benchmark(
             args.kind,
             args.step,
             arch,
@@ -57,11 +57,11 @@ def main() -> None:
         )
         runs.append(run)
         print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size[0]}x{size[1]}\n')
-        print(benchmark.table(run))
+        print(speed.table(run))
     if args.json:
-        benchmark.save_json(args.json, runs, args.device)
+        speed.save_json(args.json, runs, args.device)
     if args.plot:
-        benchmark.plot(runs[-1], args.plot)
+        speed.plot(runs[-1], args.plot)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -6,8 +6,8 @@ Example: ``python tools/check_configs.py``, or with the paths of some configs.
 import argparse
 from pathlib import Path
 
-from mmfish.configs import config_folder
-from mmfish.engine.check import check_configs, experiments
+from benchmarks.check_configs import check_configs, experiments
+from mmfish.config.paths import config_folder
 from mmfish.engine.launch import run_tool
 
 

@@ -7,9 +7,9 @@ about half an hour. Called again it goes on with the runs that have not finished
 import argparse
 from pathlib import Path
 
-from mmfish.datasets import make_shapes
+from benchmarks.necks import compare_necks, necks_table
+from demo.shapes import make_shapes
 from mmfish.engine.launch import run_tool
-from mmfish.results.necks import compare_necks, necks_table
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmfish.demo import run_demo
+from demo.demonstration import run_demo
 from mmfish.engine.launch import run_tool
 
 

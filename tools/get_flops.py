@@ -2,9 +2,9 @@
 
 import argparse
 
+from benchmarks.complexity import complexity_table
 from mmfish.engine.launch import run_tool
 from mmfish.models import ARCHS
-from mmfish.results.complexity import complexity_table
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from benchmarks.gradient_flow import draw_gradient_flow, flow_table, gradient_flow
 from mmfish.engine.launch import run_tool
-from mmfish.results.gradient_flow import draw_gradient_flow, flow_table, gradient_flow
 
 
 def main() -> None:

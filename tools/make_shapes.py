@@ -6,7 +6,7 @@ Example: ``python tools/make_shapes.py data/shapes``
 import argparse
 from pathlib import Path
 
-from mmfish.datasets import make_shapes
+from demo.shapes import make_shapes
 from mmfish.engine.launch import run_tool
 
 

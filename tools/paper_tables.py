@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from benchmarks.paper_tables import write_paper_tables
 from mmfish.engine.launch import run_tool
-from mmfish.results.tables import write_paper_tables
 
 
 def main() -> None:

@@ -5,9 +5,9 @@
 
 import argparse
 
-from mmfish.configs import read_config
+from mmfish.config.paths import read_config
+from mmfish.config.plug_in import config_diff, plug_in
 from mmfish.engine.launch import add_config_arguments, run_tool
-from mmfish.plugin import config_diff, plug_in
 
 
 def main() -> None:

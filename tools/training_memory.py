@@ -2,8 +2,8 @@
 
 import argparse
 
+from benchmarks.memory import memory_table
 from mmfish.engine.launch import run_tool
-from mmfish.results.memory import memory_table
 
 
 def main() -> None:

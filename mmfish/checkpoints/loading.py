@@ -18,7 +18,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmfish.checkpoints.convert import check_tensors, from_official, from_pytorchcv
+from mmfish.checkpoints.key_maps import check_tensors, from_official, from_pytorchcv
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet
 

@@ -1,16 +1,5 @@
-"""Data that can be made or found without a download."""
+"""Data sets of one's own and MMDetection's: where they lie, whether they can be used, loading."""
 
-from mmfish.datasets.coco import ShapesDataset
-from mmfish.datasets.digits import Digits
-from mmfish.datasets.shapes import CLASSES, PALETTE, make_shapes
 from mmfish.datasets.transforms import LoadAnnotations, LoadImageFromFile
 
-__all__ = [
-    'CLASSES',
-    'PALETTE',
-    'Digits',
-    'LoadAnnotations',
-    'LoadImageFromFile',
-    'ShapesDataset',
-    'make_shapes',
-]
+__all__ = ['LoadAnnotations', 'LoadImageFromFile']

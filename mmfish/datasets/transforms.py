@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from mmfish.datasets.checks import mask_problem
+from mmfish.datasets.annotations import mask_problem
 from mmfish.errors import DataError
 from mmfish.registry import TRANSFORMS
 

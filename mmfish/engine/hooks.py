@@ -6,7 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmfish.checkpoints.loading import check_fit, check_numbers, state_dict_in
-from mmfish.fusion import fuse
+from mmfish.models.fusion import fuse
 from mmfish.registry import HOOKS
 
 

@@ -23,13 +23,13 @@ from mmfish.checkpoints.loading import (
     plain_data_only,
     read_state_dict,
 )
-from mmfish.configs import read_config
-from mmfish.datasets.checks import checked_annotations
-from mmfish.datasets.layout import check_data, set_data_root
-from mmfish.engine.config_checks import is_fishnet, name_data_errors, validate_config
-from mmfish.engine.saving import POINTER, checkpoint_to_resume
+from mmfish.config.paths import read_config
+from mmfish.config.plug_in import plug_in
+from mmfish.config.validation import is_fishnet, name_data_errors, validate_config
+from mmfish.datasets.annotations import checked_annotations
+from mmfish.datasets.layouts import check_data, set_data_root
+from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume
 from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
-from mmfish.plugin import plug_in
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

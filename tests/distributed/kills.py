@@ -26,8 +26,8 @@ import mmdet.models
 import mmdet.visualization  # noqa: F401
 import torch
 
-from mmfish.datasets import make_shapes
-from mmfish.engine.saving import PART
+from demo.shapes import make_shapes
+from mmfish.engine.fault_tolerance.saving import PART
 
 HERE = Path(__file__).resolve().parent
 EPOCHS, ITERATIONS = 4, 8

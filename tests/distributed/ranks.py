@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmfish.datasets import make_shapes
+from demo.shapes import make_shapes
 from mmfish.engine.launch import load_config, run_test
 
 HERE = Path(__file__).resolve().parent

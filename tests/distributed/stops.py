@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from ranks import CONFIG, TOOLS, environment
 
-from mmfish.datasets import make_shapes
+from demo.shapes import make_shapes
 
 EPOCHS, ITERATIONS = 3, 8
 LIMIT = 600

@@ -1,6 +1,6 @@
 # A detector and epochs so small that a run takes seconds. Its workers, its augmentation and its
 # samplers draw random numbers wherever a real one does.
-_base_ = __import__('mmfish').config_path('demo/mask_rcnn_fishnet77_fpn_shapes.py')
+_base_ = '../../demo/configs/mask_rcnn_fishnet77_fpn_shapes.py'
 
 model = dict(
     backbone=dict(arch='fishnet55', out_indices=(0, 1, 2)),

@@ -5,11 +5,12 @@ import pickle
 import pytest
 from mmengine.registry import DefaultScope
 
+from demo import CONFIGS
 from mmfish import config_path
 from mmfish.engine.launch import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
-CONFIG = config_path('small/fishnet55_digits.py')
+CONFIG = str(CONFIGS / 'fishnet55_digits.py')
 # 69 iterations instead of 460; the rate falls to nothing at their end.
 SHORT = {
     'train_cfg.max_epochs': 3,

@@ -6,6 +6,7 @@ from mmengine.hub import get_config
 from mmengine.registry import LOOPS
 
 from mmfish import config_path
+from mmfish.engine.fault_tolerance.resuming import ResumableTrainLoop
 from mmfish.engine.launch import (
     add_run_arguments,
     load_config,
@@ -13,7 +14,6 @@ from mmfish.engine.launch import (
     run_train,
     survive_interruptions,
 )
-from mmfish.engine.resuming import ResumableTrainLoop
 from mmfish.errors import CheckpointError, MissingDataError, UsageError
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')

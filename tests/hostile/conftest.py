@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmfish import config_path
+from demo import CONFIGS
 from mmfish.engine import launch
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -23,7 +23,7 @@ CHANNELS = [32, 80, 112]
 def config(shapes, tmp_path_factory):
     """The path of a config for a tiny Mask R-CNN that trains for one iteration."""
     cfg = launch.load_config(
-        config_path('demo/mask_rcnn_fishnet77_fpn_shapes.py'),
+        str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py'),
         data_root=str(shapes),
         cfg_options={
             'train_cfg.max_iters': 1,

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config, DictAction
 
 from mmfish import config_path
-from mmfish.engine.config_checks import name_data_errors, validate_config
+from mmfish.config.validation import name_data_errors, validate_config
 from mmfish.errors import ConfigError
 
 COCO = config_path('faster_rcnn_fishnet99_fpn_coco.py')

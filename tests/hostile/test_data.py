@@ -9,14 +9,16 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from pycocotools import mask as mask_utils
 
-from mmfish.datasets import LoadAnnotations, LoadImageFromFile, ShapesDataset
-from mmfish.datasets.checks import checked_annotations
-from mmfish.datasets.layout import check_data
+from demo.shapes import CLASSES, PALETTE
+from mmfish.datasets import LoadAnnotations, LoadImageFromFile
+from mmfish.datasets.annotations import checked_annotations
+from mmfish.datasets.layouts import check_data
 from mmfish.errors import DataError, UsageError
 
 ANNOTATIONS = 'annotations/instances_train2017.json'
@@ -44,7 +46,8 @@ def spoiled(root, original, change):
 def build(root, pipeline=None, **options):
     """The data set as a run looks at it and builds it."""
     dataset = dict(
-        type='mmfish.ShapesDataset',
+        type='CocoDataset',
+        metainfo=dict(classes=CLASSES, palette=PALETTE),
         data_root=str(root),
         ann_file=ANNOTATIONS,
         data_prefix=dict(img='train2017/'),
@@ -54,7 +57,7 @@ def build(root, pipeline=None, **options):
     del dataset['type']
     with checked_annotations():
         # To serialize collects garbage first, which takes longer than the rest.
-        return ShapesDataset(**dataset, pipeline=pipeline or loading(), serialize_data=False)
+        return CocoDataset(**dataset, pipeline=pipeline or loading(), serialize_data=False)
 
 
 def loading(**options):

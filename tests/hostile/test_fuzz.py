@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmfish.checkpoints import from_official, from_pytorchcv, to_official
-from mmfish.checkpoints.convert import official_name, pytorchcv_name
+from mmfish.checkpoints.key_maps import official_name, pytorchcv_name
 from mmfish.checkpoints.loading import check_fit, in_our_names, read_state_dict
 from mmfish.errors import CheckpointError, ConfigError
 from mmfish.models import FishNet, FishNetClsHead

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmfish import config_path
+from demo import CONFIGS
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-CONFIG = config_path('demo/mask_rcnn_fishnet77_fpn_shapes.py')
+CONFIG = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')
 SMALL = (
     'train_dataloader.batch_size=4',
     'train_dataloader.num_workers=0',

@@ -1,0 +1,106 @@
+# A Mask R-CNN small enough to learn to detect and segment shapes on a CPU within minutes.
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/default_runtime.py',
+]
+
+channels = 64
+num_classes = 3
+model = dict(
+    backbone=dict(_delete_=True, type='mmfish.FishNet', arch='fishnet77'),
+    neck=dict(
+        in_channels=[80, 208, 400, 528], out_channels=channels, num_outs=4, norm_cfg=dict(type='BN')
+    ),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[6], strides=[4, 8, 16, 32]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=1)
+        ),
+        bbox_head=dict(
+            in_channels=channels,
+            fc_out_channels=256,
+            num_classes=num_classes,
+            reg_class_agnostic=True,
+        ),
+        mask_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
+        mask_head=dict(
+            in_channels=channels,
+            conv_out_channels=32,
+            num_convs=2,
+            num_classes=num_classes,
+            upsample_cfg=dict(type='bilinear', scale_factor=2),
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100), rcnn=dict(max_per_img=20)),
+)
+
+data_root = 'data/shapes/'
+# Those of demo/shapes.py.
+metainfo = dict(
+    classes=('circle', 'square', 'triangle'),
+    palette=[(230, 57, 70), (69, 123, 157), (42, 157, 80)],
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    batch_sampler=None,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=metainfo,
+        filter_cfg=dict(filter_empty_gt=True, min_size=1),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=1,
+    batch_size=4,
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+
+# Two processes with four images each: one process keeps little more than one core busy.
+max_iters = 700
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=350)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
+    # The thinner a convolution, the larger its initial weights, and Adam's steps do not grow with
+    # them.
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=5))),
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=30),
+    dict(type='CosineAnnealingLR', by_epoch=False, T_max=max_iters, eta_min=0),
+]
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=False, interval=max_iters))
+log_processor = dict(by_epoch=False)

@@ -1,0 +1,1 @@
+"""Configs: found by name, given FishNet as the backbone, and checked."""

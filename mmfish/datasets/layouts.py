@@ -1,0 +1,189 @@
+"""Where a config's data set lies, and whether it is all there."""
+
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmfish.errors import DataError, MissingDataError, UsageError
+
+# What to do without a data set of either layout.
+COCO = (
+    'the layout of COCO 2017 (annotations/instances_{train,val}2017.json, train2017/, val2017/, '
+    'from https://cocodataset.org): put it there or name its folder with --data-root, or see '
+    'FishNet at work without any download with `make demo`'
+)
+IMAGENET = (
+    'the layout of ImageNet (train/ and val/, each with a folder of images for each of the 1000 '
+    'classes, or with a list of images and labels in meta/train.txt and meta/val.txt; from '
+    'https://image-net.org): put it there or name its folder with --data-root, or see FishNet '
+    'classify without any download with `python tools/train.py demo/configs/fishnet55_digits.py`'
+)
+
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
+    """Point every data set and evaluator of a config to another folder of the same layout.
+
+    Args:
+        cfg: changed in place.
+        root: takes the place of each ``data_root``, also at the beginning of other paths.
+
+    Raises:
+        UsageError: no data set of the config has a ``data_root``.
+    """
+    root = os.path.join(root, '')
+    old_roots = {dataset.data_root for dataset in _datasets(cfg) if dataset.get('data_root')}
+    if not old_roots:
+        raise UsageError('--data-root: no data set of this config has a data_root to be replaced')
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = moved(value[key])
+        elif isinstance(value, list | tuple):
+            return type(value)(moved(item) for item in value)
+        elif isinstance(value, str):
+            for old in old_roots:
+                if value == old or value.startswith(f'{old.rstrip("/")}/'):
+                    return root + value.removeprefix(old).lstrip('/')
+        return value
+
+    for key in cfg:
+        if key == 'data_root' or key.endswith(('_dataloader', '_evaluator')):
+            cfg[key] = moved(cfg[key])
+
+
+def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Look for the files of a config's data sets of the layouts of COCO and of ImageNet.
+
+    Remote storage (``s3://`` and the like) is left to MMEngine, other layouts to their data sets.
+
+    Args:
+        cfg: a config with ``<split>_dataloader`` entries.
+        splits: of 'train', 'val' and 'test'.
+
+    Raises:
+        MissingDataError: a file or folder is missing; says which, what was expected and what to do.
+        DataError: an annotation file lists an image outside of the data set.
+    """
+    for dataset in _datasets(cfg, splits):
+        if '://' in (dataset.get('data_root') or '') + (dataset.get('ann_file') or ''):
+            continue
+        if dataset.get('type') in ('ImageNet', 'mmpretrain.ImageNet'):
+            _check_imagenet(dataset)
+        else:
+            _check_coco(dataset)
+
+
+def _check_coco(dataset: ConfigDict) -> None:
+    root, annotations = dataset.get('data_root') or '', dataset.get('ann_file')
+    prefixes = dataset.get('data_prefix')
+    # MMPretrain's may be a name; panoptic annotations list the files of two folders.
+    if not isinstance(prefixes, dict) or 'Panoptic' in str(dataset.get('type')):
+        return
+    folder = prefixes.get('img')
+    if not annotations or folder is None:
+        return
+    annotations, folder = (os.path.join(root, path) for path in (annotations, folder))
+    if not os.path.isfile(annotations):
+        raise _missing(root, f'there is no {annotations}', COCO)
+    if not os.path.isdir(folder):
+        raise _missing(root, f'there is no {folder}', COCO)
+    if prefixes.get('seg'):
+        maps = os.path.join(root, prefixes.seg)
+        if not os.path.isdir(maps):
+            raise _missing(root, f'there is no {maps} (segmentation maps)', COCO)
+    if not os.path.getsize(annotations):
+        raise _missing(root, f'{annotations} is empty', COCO)
+    listed = _file_names(annotations)
+    # What the file says, not where links lead: those are the user's own.
+    home = os.path.abspath(root if root and _is_within(folder, root) else folder)
+    for name in listed:
+        if (os.path.isabs(name) or '..' in name) and not _is_within(
+            os.path.join(folder, name), home
+        ):
+            raise DataError(
+                f'{annotations} lists the image {name}, which is outside of {home}: expected are '
+                f'paths within it; correct the file_name'
+            )
+    present = set(os.listdir(folder))
+    absent = [
+        name
+        for name in listed
+        if name not in present and not os.path.isfile(os.path.join(folder, name))
+    ]
+    if absent:
+        raise _missing(
+            root,
+            f'{folder} lacks {absent[0]} and has {len(listed) - len(absent)} of the '
+            f'{len(listed)} images that {annotations} lists',
+            COCO,
+        )
+
+
+def _check_imagenet(dataset: ConfigDict) -> None:
+    """Look at the folders of the classes; that every image is there, nothing says."""
+    root, split = dataset.get('data_root') or '', dataset.get('split')
+    if not split or any(key in dataset for key in ('data_prefix', 'ann_file', 'metainfo')):
+        return
+    folder = os.path.join(root, split)
+    if not os.path.isdir(folder):
+        raise _missing(root, f'there is no {folder}', IMAGENET)
+    if os.path.isfile(os.path.join(root, 'meta', f'{split}.txt')):
+        return
+    with os.scandir(folder) as entries:
+        classes = sum(entry.is_dir() for entry in entries)
+    if classes != 1000:
+        raise _missing(root, f'{folder} has {classes} folders of classes, not 1000', IMAGENET)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath((path, folder)) == folder
+
+
+def _missing(root: str, problem: str, expected: str) -> MissingDataError:
+    return MissingDataError(
+        f'The data set in {root or os.curdir} is missing or incomplete: {problem}; expected is '
+        f'{expected}.'
+    )
+
+
+def _datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> Iterator:
+    """Every data set of the dataloaders, those inside wrappers included."""
+
+    def leaves(value: Any) -> Iterator[ConfigDict]:
+        if isinstance(value, dict):
+            if 'ann_file' in value or 'data_root' in value:
+                yield value
+            else:
+                for item in value.values():
+                    yield from leaves(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from leaves(item)
+
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            yield from leaves(loader.get('dataset'))
+
+
+def _file_names(annotations: str) -> list[str]:
+    # A search over the raw bytes: parsing COCO's 450 MB of JSON takes ten times as long, and the
+    # data set will do it anyway.
+    with (
+        open(annotations, 'rb') as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        names = _FILE_NAME.findall(text)
+    try:
+        return [json.loads(name) for name in names]
+    except ValueError as error:
+        raise DataError(f'{annotations} is no JSON: a file_name is broken ({error})') from error

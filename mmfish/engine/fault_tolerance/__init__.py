@@ -1,0 +1,1 @@
+"""Atomic checkpoints, exact resuming, and stopping in order."""

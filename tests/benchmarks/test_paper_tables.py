@@ -1,0 +1,234 @@
+"""Runs are read as MMEngine writes them, and shown as what they are."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from mmengine.config import Config
+
+from benchmarks.check_configs import experiments
+from benchmarks.logs import read_run
+from benchmarks.paper_tables import (
+    FROM_RUNS,
+    Cell,
+    draw,
+    paper_tables,
+    to_csv,
+    to_markdown,
+    write_paper_tables,
+)
+from benchmarks.published import load_published
+from mmfish.config.paths import config_folder
+
+MASK, BOX = 'mask_rcnn_fishnet150_fpn_coco', 'faster_rcnn_fishnet150_fpn_coco'
+
+
+def test_every_run_of_ours_has_a_config():
+    ours = {path.stem for path in experiments(config_folder())}
+    runs = {
+        run
+        for table in load_published()['tables'].values()
+        for row in table['rows']
+        for run in row['runs']
+    }
+    # The others are MMPretrain's.
+    assert {run for run in runs if '_in1k' not in run} <= ours
+
+
+def coco(ap: float, kinds=('bbox', 'segm')) -> dict[str, float]:
+    sizes = {'': 0, '_s': -0.2, '_m': 0.02, '_l': 0.1}
+    return {f'coco/{kind}_mAP{size}': ap + more for kind in kinds for size, more in sizes.items()}
+
+
+def write_run(work_dir: Path, time: str, config: dict, lines: list[dict]) -> None:
+    """What training leaves: the config and MMEngine's scalars."""
+    folder = work_dir / time / 'vis_data'
+    folder.mkdir(parents=True)
+    Config(config).dump(folder / 'config.py')
+    if lines:
+        (folder / 'scalars.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def write_test(work_dir: Path, time: str, checkpoint: str, metrics: dict, **config) -> None:
+    """What `tools/test.py` leaves: the config with the checkpoint, and the metrics."""
+    write_run(work_dir, time, dict(load_from=checkpoint, **config), [])
+    (work_dir / time / f'{time}.json').write_text(json.dumps({**metrics, 'time': 0.1}))
+
+
+def train(epochs: int, total: int = 3, metrics=coco, start: int = 1) -> tuple[dict, list[dict]]:
+    lines = []
+    for epoch in range(start, epochs + 1):
+        iteration = 10 * epoch
+        lines.append(dict(loss=1.0, epoch=epoch, iter=iteration, step=iteration))
+        lines.append({**metrics(0.4 if epoch == 2 else 0.3 + epoch / 1000), 'step': epoch})
+    return dict(train_cfg=dict(max_epochs=total)), lines
+
+
+class TestRuns:
+    def test_a_run_that_is_not_there(self, tmp_path):
+        run = read_run(tmp_path / 'none')
+        assert (run.name, run.state, run.metrics, run.finished) == ('none', 'not run', {}, False)
+
+    def test_the_last_epoch_counts_and_not_the_best(self, tmp_path):
+        write_run(tmp_path, '20260101_000000', *train(3))
+        run = read_run(tmp_path)
+        assert run.metrics['coco/bbox_mAP'] == 0.303
+        assert (run.state, run.finished) == ('epoch 3 of 3', True)
+
+    def test_an_unfinished_run_says_so(self, tmp_path):
+        write_run(tmp_path, '20260101_000000', *train(2))
+        run = read_run(tmp_path)
+        assert (run.state, run.finished) == ('epoch 2 of 3', False)
+
+    def test_a_run_before_its_first_evaluation(self, tmp_path):
+        config, lines = train(1)
+        write_run(tmp_path, '20260101_000000', config, lines[:1])
+        assert read_run(tmp_path).state == 'not evaluated'
+
+    def test_a_resumed_run(self, tmp_path):
+        write_run(tmp_path, '20260101_000000', *train(2))
+        write_run(tmp_path, '20260102_000000', *train(3, start=2))
+        assert read_run(tmp_path).state == 'epoch 3 of 3'
+
+    def test_a_run_that_was_started_anew_is_the_new_one(self, tmp_path):
+        write_run(tmp_path, '20260101_000000', *train(3))
+        write_run(tmp_path, '20260102_000000', *train(1))
+        assert read_run(tmp_path).state == 'epoch 1 of 3'
+
+    def test_iterations(self, tmp_path):
+        lines = [dict(loss=1.0, iter=10, step=10), {**coco(0.3), 'step': 10}]
+        write_run(tmp_path, '20260101_000000', dict(train_cfg=dict(max_iters=10)), lines)
+        assert read_run(tmp_path).state == 'iteration 10 of 10'
+
+    def test_a_test_of_the_last_checkpoint(self, tmp_path):
+        config, lines = train(3)
+        write_run(tmp_path, '20260101_000000', config, lines)
+        write_test(tmp_path, '20260102_000000', 'x/epoch_3.pth', coco(0.5), **config)
+        write_test(tmp_path, '20260103_000000', 'x/epoch_1.pth', coco(0.1), **config)
+        write_test(tmp_path, '20260104_000000', 'fishnet150.pth', coco(0.2), **config)
+        run = read_run(tmp_path)
+        assert run.metrics['coco/bbox_mAP'] == 0.5
+        assert (run.state, run.finished) == ('epoch 3 of 3', True)
+
+    def test_a_test_of_weights_from_elsewhere(self, tmp_path):
+        write_test(tmp_path, '20260104_000000', 'a/fishnet150.pth', coco(0.2))
+        run = read_run(tmp_path)
+        assert run.metrics['coco/bbox_mAP'] == 0.2
+        assert (run.state, run.finished) == ('weights from elsewhere: fishnet150.pth', False)
+
+
+class TestCells:
+    @pytest.mark.parametrize(
+        ('measured', 'off', 'text'),
+        [
+            (37.3, False, '37.3 (37.0)'),
+            (36.7, False, '36.7 (37.0)'),
+            (36.6, True, '**36.6** (37.0, -0.4)'),
+            (37.5, True, '**37.5** (37.0, +0.5)'),
+        ],
+    )
+    def test_more_than_three_tenths_away_is_off(self, measured, off, text):
+        cell = Cell(37.0, measured, 1, judged=True)
+        assert cell.off is off
+        assert cell.text('**') == text
+
+    def test_no_result_says_why(self):
+        assert Cell(37.0, None, 1, 'not run', False, True).text() == 'not run (37.0)'
+
+    def test_what_was_not_published_is_left_out(self):
+        assert Cell(None, 6.1, 2).text() == '6.10'
+        assert Cell(37.0, None, 1).text() == '(37.0)'
+
+    def test_an_unfinished_run_has_a_star(self):
+        assert Cell(37.0, 37.1, 1, 'epoch 1 of 3', False, True).text() == '37.1* (37.0)'
+
+
+class TestTables:
+    def test_table_3_from_runs(self, tmp_path):
+        write_run(tmp_path / MASK, '20260101_000000', *train(3))
+        boxes = lambda ap: coco(ap, kinds=('bbox',))  # noqa: E731
+        write_run(tmp_path / BOX, '20260101_000000', *train(2, metrics=boxes))
+        (table,) = paper_tables(tmp_path, ['Table 3'])
+        cells = table.rows['FishNet-150']
+        assert [cell.published for cell in cells][:5] == [37.0, 19.8, 40.2, 50.3, 41.5]
+        assert [round(cell.measured, 6) for cell in cells][:4] == [30.3, 10.3, 32.3, 40.3]
+        assert [round(cell.measured, 6) for cell in cells][8:] == [40, 20, 42, 50]
+        assert [cell.finished for cell in cells] == [True] * 8 + [False] * 4
+        assert all(cell.state == 'not run' for cell in table.rows["ResNet-50, authors'"])
+        markdown = to_markdown([table])
+        assert '| FishNet-150 | **30.3** (37.0, -6.7) |' in markdown
+        assert f'- `{BOX}`: epoch 2 of 3' in markdown
+        assert '- `mask_rcnn_r50_fpn_coco`: not run' in markdown
+
+    def test_an_accuracy_becomes_an_error(self, tmp_path):
+        metrics = {'accuracy/top1': 77.79, 'accuracy/top5': 94.0}
+        write_test(tmp_path / 'fishnet150_imagenet', '20260101_000000', 'epoch_100.pth', metrics)
+        (table,) = paper_tables(tmp_path, ['Table 2'])
+        parameters, error = table.rows['max-pooling 2x2']
+        assert parameters.measured == 24.9594
+        assert error.text() == '22.21* (21.93)'  # no schedule in its config: who knows
+
+    def test_parameters_of_every_row_are_counted(self, tmp_path):
+        (table,) = paper_tables(tmp_path, ['Table 2'])
+        millions = [round(cells[0].measured, 2) for cells in table.rows.values()]
+        assert millions[:3] == [24.96] * 3
+        assert millions[3] - millions[0] == pytest.approx(30.2 - 26.4, abs=0.1)
+
+    def test_csv_and_picture(self, tmp_path):
+        write_run(tmp_path / MASK, '20260101_000000', *train(3))
+        tables = paper_tables(tmp_path, ['Table 3'])
+        rows = list(csv.DictReader(io.StringIO(to_csv(tables))))
+        assert len(rows) == 4 * 12
+        assert rows[-12] == dict(
+            table='Table 3',
+            row='FishNet-150',
+            column='Mask R-CNN, masks, AP',
+            published='37',
+            measured='30.3',
+            difference='-6.7',
+            off='yes',
+            state='epoch 3 of 3',
+        )
+        picture = imread(draw(tables, tmp_path / 'pictures' / 'tables.png'))
+        nothing = imread(draw(paper_tables(tmp_path / 'none', ['Table 3']), tmp_path / 'none.png'))
+        assert picture.shape == nothing.shape
+        assert (picture != nothing).any()
+
+
+class TestPublished:
+    def test_every_row_has_a_number_or_none_for_each_column(self):
+        for name, table in load_published()['tables'].items():
+            assert table['source'], name
+            for row in table['rows']:
+                assert len(row['published']) == len(table['columns']), (name, row['name'])
+
+    def test_every_column_is_of_a_known_unit_and_run(self):
+        for table in load_published()['tables'].values():
+            for column in table['columns']:
+                assert column['unit'] in {*FROM_RUNS, 'parameters', 'memory', 'memory ratio'}
+                assert ('metric' in column) is (column['unit'] in FROM_RUNS)
+                runs = [row['runs'] for row in table['rows'] if row['runs']]
+                assert all(column.get('run', 0) < len(names) for names in runs)
+
+    def test_improvements_of_table_3_are_those_that_the_paper_states(self):
+        rows = {r['name']: r['published'] for r in load_published()['tables']['Table 3']['rows']}
+        stated = {
+            "ResNet-50, authors'": [2.3, 1.3, 2.8, 2.6, 2.8, 1.8, 2.9, 3.8, 2.6, 1.9, 2.3, 3.6],
+            "ResNeXt-50 32x4d, authors'": [
+                *(1.3, 0.7, 1.7, 1.8, 1.5, 1.0, 1.9, 2.2, 1.3, 0.1, 1.6, 2.0)
+            ],
+        }
+        for name, gains in stated.items():
+            pairs = zip(rows['FishNet-150'], rows[name], strict=True)
+            assert [round(fish - other, 1) for fish, other in pairs] == gains
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    few = {'tables': {'Table 3': load_published()['tables']['Table 3']}}
+    monkeypatch.setattr('benchmarks.paper_tables.load_published', lambda: few)
+    markdown = write_paper_tables(tmp_path / 'none', tmp_path / 'out')
+    assert markdown.startswith(f'There is no folder {tmp_path / "none"}')
+    assert {path.suffix for path in (tmp_path / 'out').iterdir()} == {'.md', '.csv', '.png'}

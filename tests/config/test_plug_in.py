@@ -1,0 +1,286 @@
+import copy
+
+import pytest
+import torch
+from mmdet.models import ResNet
+from mmengine.config import Config
+
+from mmfish import plug_in
+from mmfish.config.paths import read_config
+from mmfish.config.plug_in import config_diff
+from mmfish.engine.launch import load_config
+from mmfish.errors import UsageError
+from mmfish.models import ARCHS, FishNet
+
+LEVELS = [320, 832, 1600, 2112]
+PUBLIC = dict(type='Pretrained', checkpoint='pytorchcv://fishnet150')
+# For what trains from nothing on purpose.
+quiet = pytest.mark.filterwarnings('ignore:FishNet starts from nothing')
+
+
+def detector(neck=None, **backbone):
+    """A config with a ResNet, as small as it gets: it is never built as a whole."""
+    backbone = dict(type='ResNet', depth=18, init_cfg=dict(type='Pretrained', checkpoint='x'))
+    return Config(dict(default_scope='mmdet', model=dict(backbone=backbone, neck=neck)))
+
+
+def with_backbone(**options):
+    cfg = detector(neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=64))
+    cfg.model.backbone.update(options)
+    return cfg
+
+
+def test_backbone_neck_and_nothing_else_change():
+    before = read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    untouched = copy.deepcopy(before.to_dict())
+    after = plug_in(before)
+
+    assert before.to_dict() == untouched
+    assert after.model.backbone == dict(
+        type='mmfish.FishNet',
+        arch='fishnet150',
+        in_channels=3,
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=True,
+        with_cp=False,
+        init_cfg=PUBLIC,
+    )
+    assert after.model.neck.in_channels == LEVELS
+    expected = untouched
+    expected['model']['backbone'] = after.model.backbone.to_dict()
+    expected['model']['neck']['in_channels'] = LEVELS
+    assert after.to_dict() == expected
+
+
+def test_a_path_and_options_of_the_backbone():
+    cfg = plug_in(
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'fishnet99', frozen_stages=0, init_cfg=None
+    )
+    assert cfg.model.backbone.frozen_stages == 0
+    assert 'init_cfg' not in cfg.model.backbone
+
+
+def test_image_statistics_are_those_of_the_weights():
+    caffe = read_config('mmdet::mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py')
+    assert caffe.model.data_preprocessor.std == [1.0, 1.0, 1.0]
+    preprocessor = plug_in(caffe).model.data_preprocessor
+    assert preprocessor.bgr_to_rgb
+    assert preprocessor.mean == [123.675, 116.28, 103.53]
+    assert preprocessor.std == [58.395, 57.12, 57.375]
+    assert preprocessor.pad_mask  # what else it does stays
+
+
+def test_in_a_semi_supervised_detector():
+    path = 'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    model = plug_in(path).model
+    assert model.detector.backbone.type == 'mmfish.FishNet'
+    assert model.detector.neck.in_channels == LEVELS
+    assert model.data_preprocessor.data_preprocessor.std == [58.395, 57.12, 57.375]
+
+
+def test_in_a_tracker_the_detectors_backbone_changes_and_its_checkpoint_goes():
+    name = 'deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py'
+    before = read_config(f'mmdet::deepsort/{name}').model
+    after = plug_in(f'mmdet::deepsort/{name}').model
+    assert after.detector.backbone.type == 'mmfish.FishNet'
+    assert before.detector.init_cfg.type == 'Pretrained'
+    assert 'init_cfg' not in after.detector
+    assert after.reid == before.reid
+
+
+@pytest.mark.parametrize(
+    ('config', 'find', 'expected'),
+    [
+        ('libra_rcnn/libra-retinanet_r50_fpn_1x_coco.py', lambda m: m.neck[0], LEVELS),
+        ('pafpn/faster-rcnn_r50_pafpn_1x_coco.py', lambda m: m.neck, LEVELS),
+        ('nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco.py', lambda m: m.neck, LEVELS),
+        ('detr/detr_r50_8xb2-150e_coco.py', lambda m: m.neck, [2112]),
+        ('yolof/yolof_r50-c5_8xb8-1x_coco.py', lambda m: m.neck, 2112),
+        ('centernet/centernet_r18_8xb16-crop512-140e_coco.py', lambda m: m.neck, 2112),
+        ('mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', lambda m: m.panoptic_head, LEVELS),
+        ('maskformer/maskformer_r50_ms-16xb1-75e_coco.py', lambda m: m.panoptic_head, LEVELS),
+        ('rpn/rpn_r50-caffe-c4_1x_coco.py', lambda m: m.rpn_head, 1600),
+        ('clrnet/clrnet.py', lambda m: m.neck, LEVELS[:3]),
+        ('regnet/retinanet_regnetx-800MF_fpn_1x_coco.py', lambda m: m.neck, LEVELS),
+        ('reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py', lambda m: m.head, 2112),
+    ],
+)
+@quiet
+def test_whoever_reads_the_backbone_gets_its_channels(config, find, expected):
+    try:
+        before = read_config(f'mmdet::{config}')
+    except UsageError:
+        pytest.skip(f'this MMDetection does not ship {config}')
+    assert find(plug_in(before).model).in_channels == expected
+
+
+def test_heads_behind_a_neck_keep_a_number_that_a_level_of_the_backbone_had_too():
+    cfg = plug_in('mmdet::htc/htc_r50_fpn_1x_coco.py')
+    assert cfg.model.rpn_head.in_channels == 256
+    assert cfg.model.roi_head.semantic_head.in_channels == 256
+
+
+def test_a_shared_head_gets_fishnets_level_projected():
+    cfg = plug_in('mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py')
+    assert cfg.model.neck == [
+        dict(type='mmfish.FishHeadAdapter', in_channels=[1600], out_channels=[1024])
+    ]
+    assert cfg.model.rpn_head.in_channels == 1024
+
+
+def test_a_neck_without_channels_to_set_gets_the_old_widths():
+    neck = dict(type='SomebodysNeck', depth=3)
+    cfg = plug_in(detector(neck))
+    adapter = dict(
+        type='mmfish.FishHeadAdapter', in_channels=LEVELS, out_channels=[64, 128, 256, 512]
+    )
+    assert cfg.model.neck == [adapter, neck]
+
+
+def test_strides_that_fishnet_has_elsewhere_are_pointed_out():
+    path = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py'
+    with pytest.raises(UsageError, match=r'strides \(16,\).*have \(32,\): pass out_indices=\(2,\)'):
+        plug_in(path)
+    model = plug_in(path, out_indices=(2,)).model
+    assert model.rpn_head.in_channels == 1600
+    assert model.roi_head.bbox_roi_extractor.out_channels == 1600
+    assert model.roi_head.bbox_head.in_channels == 1600
+
+
+def test_strides_that_fishnet_does_not_have_are_refused_without_a_way_out():
+    dilated = with_backbone(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+    with pytest.raises(UsageError, match=r'strides \(4, 8, 8, 8\).*have \(4, 8, 16, 32\)$'):
+        plug_in(dilated)
+
+
+def test_heads_that_name_their_level_get_its_channels():
+    cfg = detector()
+    cfg.model.update(
+        pretrained='open-mmlab://resnet18_v1c',
+        decode_head=dict(type='UPerHead', in_channels=[64, 128, 256, 512], in_index=[0, 1, 2, 3]),
+        auxiliary_head=dict(type='FCNHead', in_channels=256, in_index=2, channels=256),
+    )
+    model = plug_in(cfg).model
+    assert model.decode_head.in_channels == LEVELS
+    assert (model.auxiliary_head.in_channels, model.auxiliary_head.channels) == (1600, 256)
+    assert 'pretrained' not in model
+
+
+@pytest.mark.parametrize(
+    ('config', 'reason'),
+    [
+        ('tridentnet/tridentnet_r50-caffe_1x_coco.py', 'TridentResNet: .*trident blocks'),
+        ('detectors/cascade-rcnn_r50-rfp_1x_coco.py', 'RFP: .*recursive'),
+        ('yolox/yolox_s_8xb8-300e_coco.py', 'no ResNet-like backbone.*found CSPDarknet'),
+    ],
+)
+def test_what_cannot_take_fishnet_is_told_why(config, reason):
+    with pytest.raises(UsageError, match=reason):
+        plug_in(f'mmdet::{config}')
+
+
+def test_a_backbone_given_as_a_class():
+    cfg = with_backbone(type=ResNet)
+    assert plug_in(cfg).model.backbone.type == 'mmfish.FishNet'
+
+
+def test_what_is_no_config_or_has_no_working_backbone_is_told_so(tmp_path):
+    broken = tmp_path / 'broken.py'
+    broken.write_text('model = = 1')
+    for cfg, match in (
+        (dict(model=dict(backbone=dict(type='ResNet'))), 'expected a Config .* got a dict'),
+        (broken, 'broken.py cannot be read as a config: .*line 1'),
+        (with_backbone(depth=51), 'the ResNet that .* cannot be built itself: .*invalid depth 51'),
+    ):
+        with pytest.raises(UsageError, match=match):
+            plug_in(cfg)
+
+
+def test_a_backbone_with_its_own_features_loses_them_with_a_warning():
+    cfg = with_backbone(
+        dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, True, True, True)
+    )
+    with pytest.warns(UserWarning, match='FishNet has no dcn'):
+        cfg = plug_in(cfg)
+    assert 'dcn' not in cfg.model.backbone
+
+
+def test_every_stage_of_a_resnet_frozen_is_all_of_fishnet_frozen():
+    backbone = plug_in(with_backbone(frozen_stages=4)).model.backbone
+    with torch.device('meta'):
+        fish = FishNet(**{k: v for k, v in backbone.items() if k not in ('type', 'init_cfg')})
+    assert not any(p.requires_grad for p in fish.parameters())
+
+
+def test_groups_fit_fishnets_channels_and_public_weights_need_batch_norm():
+    cfg = with_backbone(norm_cfg=dict(type='GN', num_groups=32))
+    with (
+        pytest.warns(UserWarning, match='16 groups'),
+        pytest.warns(UserWarning, match='fishnet150 do not fit'),
+    ):
+        backbone = plug_in(cfg).model.backbone
+    assert backbone.norm_cfg == dict(type='GN', num_groups=16)
+    assert 'init_cfg' not in backbone
+
+
+@pytest.mark.parametrize('arch', sorted(ARCHS.keys() - {'fishnet150', 'fishnet55'}))
+def test_archs_without_public_weights_start_from_nothing_with_a_warning(arch):
+    with pytest.warns(UserWarning, match=f'starts from nothing.*not of {arch}'):
+        cfg = plug_in(with_backbone(), arch)
+    assert 'init_cfg' not in cfg.model.backbone
+
+
+def test_out_indices_and_strides_are_those_of_the_arch():
+    with pytest.raises(UsageError, match=r'levels of 0\.\.2'):
+        plug_in(with_backbone(), 'fishnet55')
+
+
+def test_wrong_options_are_named():
+    for options, match in (
+        (dict(arch='fishnet42'), "unknown arch 'fishnet42'"),
+        (dict(depth=50), 'depth'),
+        (dict(down_sample='min'), 'down_sample'),
+    ):
+        with pytest.raises(UsageError, match=match):
+            plug_in(with_backbone(), **options)
+
+
+@quiet
+@pytest.mark.parametrize(
+    'config',
+    [
+        'retinanet/retinanet_r18_fpn_1x_coco.py',
+        'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py',
+        'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+        'yolof/yolof_r50-c5_8xb8-1x_coco.py',
+    ],
+)
+def test_families_train_and_predict(config):
+    from benchmarks.zoo import try_model
+
+    losses = try_model(plug_in(f'mmdet::{config}', 'fishnet77'), size=128)
+    assert losses['loss'] > 0
+
+
+def test_load_config_plugs_in_before_options_and_names_the_work_dir():
+    cfg = load_config(
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        backbone='fishnet150',
+        cfg_options={'model.backbone.with_cp': True},
+    )
+    assert cfg.model.backbone.type == 'mmfish.FishNet'
+    assert cfg.model.backbone.with_cp
+    assert cfg.work_dir == 'work_dirs/retinanet_r50_fpn_1x_coco_fishnet150'
+
+
+def test_the_diff_shows_what_changed_and_only_that():
+    before = with_backbone()
+    lines = config_diff(before.pretty_text, plug_in(before).pretty_text).splitlines()
+    removed = [line[1:].strip() for line in lines if line[0] == '-']
+    added = [line[1:].strip() for line in lines if line[0] == '+']
+    assert 'depth=18,' in removed
+    assert "arch='fishnet150'," in added
+    assert '2112,' in added
+    assert not any('default_scope' in line for line in removed + added)

@@ -1,0 +1,188 @@
+import errno
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mmfish.engine.fault_tolerance.saving import checkpoint_to_resume, damage, write_whole
+from mmfish.errors import CheckpointError, TrainingError
+
+
+class Weight(BaseModel):
+    def __init__(self, size=1):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(size))
+
+    def forward(self, *inputs, mode='loss'):
+        return dict(loss=self.weight.sum()) if mode == 'loss' else [self.weight.sum()]
+
+
+class Epoch(BaseMetric):
+    """Better in every epoch."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(-data_samples[0].item())
+
+    def compute_metrics(self, results):
+        return dict(mAP=results[0])
+
+
+def make_runner(work_dir, model=None, epochs=4, **options):
+    return Runner(
+        model=model or Weight(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(TensorDataset(torch.zeros(2, 1))),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+        default_hooks=dict(
+            logger=None, checkpoint=dict(type='mmfish.WholeCheckpointHook', interval=1, **options)
+        ),
+        val_dataloader=DataLoader(TensorDataset(torch.zeros(1, 1))),
+        val_cfg=dict(),
+        val_evaluator=[Epoch()],
+        experiment_name=f'{work_dir.name}-{epochs}-{len(options)}',
+    )
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
+    file = tmp_path / 'file'
+    write_whole(file, b'old')
+
+    def no_room(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', no_room)
+    with pytest.raises(OSError, match='No space left'):
+        write_whole(file, b'newer')
+    assert (file.read_bytes(), files(tmp_path)) == (b'old', ['file'])
+
+
+def test_outdated_and_beaten_checkpoints_go_when_the_new_one_is_there(tmp_path):
+    make_runner(tmp_path, max_keep_ckpts=2, save_best='mAP').train()
+    expected = ['best_mAP_epoch_4.pth', 'epoch_3.pth', 'epoch_4.pth', 'last_checkpoint']
+    assert [name for name in files(tmp_path) if not name.endswith('.py')] == expected
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
+
+
+def test_what_a_killed_run_left_goes_when_the_next_one_starts(tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    (tmp_path / 'epoch_3.pth.part').write_bytes(b'half')
+    # As after a kill between the writing of the third and the removal of the first.
+    kept = make_runner(tmp_path, epochs=3, max_keep_ckpts=2)
+    kept.resume(str(tmp_path / 'epoch_2.pth'))
+    kept.message_hub.update_info('keep_ckpt_ids', [1, 2])
+    kept.train()
+    assert [name for name in files(tmp_path) if '.pth' in name] == ['epoch_2.pth', 'epoch_3.pth']
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', folder]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f'mounting a small file system needs root: {error}')
+    yield folder
+    subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+def test_a_full_disk_ends_with_a_sentence_and_the_checkpoint_before_it(small_disk):
+    # Each checkpoint has 1 MB, and something has to be left for the logs.
+    runner = make_runner(small_disk, Weight(size=2**18))
+    message = r'after iteration 6 could not be written .*No space left.*epoch_2\.pth.*--resume'
+    with pytest.raises(CheckpointError, match=message):
+        runner.train()
+    assert [name for name in files(small_disk) if '.pth' in name] == ['epoch_1.pth', 'epoch_2.pth']
+    last = checkpoint_to_resume(small_disk, 'auto')
+    assert last == str(small_disk / 'epoch_2.pth')
+    assert torch.load(last, weights_only=False)['meta']['epoch'] == 2
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    runner = make_runner(tmp_path)
+    runner.model.weight.data.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r'iteration 2 .*weight.*no checkpoint yet'):
+        runner.train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def checkpoint(folder, epoch, seconds):
+    path = folder / f'epoch_{epoch}.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(1000))), path)
+    os.utime(path, (seconds, seconds))
+    (folder / 'last_checkpoint').write_text(str(path))
+    return path
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_bits(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def overwrite(path):
+    path.write_bytes(b'<html>not found</html>')
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('readme.txt', 'hello')
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'why'),
+    [
+        (truncate, 'truncated'),
+        (flip_bits, 'does not have its checksum'),
+        (overwrite, "begin with b'<htm'"),
+        (empty, '0 bytes'),
+        (other_zip, 'not one of torch.save'),
+        (Path.unlink, 'No such file'),
+    ],
+)
+def test_a_spoilt_checkpoint_is_named_and_the_newest_good_one_taken(tmp_path, capsys, spoil, why):
+    # The time decides: 10 after 9 is not what the names say in alphabetical order.
+    paths = [checkpoint(tmp_path, epoch, seconds=epoch) for epoch in (8, 9, 10)]
+    assert damage(paths[-1]) is None
+    spoil(paths[-1])
+    assert checkpoint_to_resume(tmp_path, 'auto') == str(paths[1])
+    message = capsys.readouterr().err
+    assert message.startswith(f'{paths[-1]} cannot be resumed from: ')
+    assert why in message
+    assert f'Going on from {paths[1]} instead' in message
+    with pytest.raises(CheckpointError, match='Name another one'):
+        checkpoint_to_resume(tmp_path, str(paths[-1]))
+
+
+def test_without_any_good_one_the_run_does_not_start_anew_by_itself(tmp_path):
+    for epoch in (1, 2):
+        truncate(checkpoint(tmp_path, epoch, seconds=epoch))
+    with pytest.raises(CheckpointError, match=r'epoch_2\.pth.*epoch_1\.pth.*without --resume'):
+        checkpoint_to_resume(tmp_path, 'auto')
+
+
+def test_a_run_without_checkpoints_has_nothing_to_resume_from(tmp_path):
+    assert checkpoint_to_resume(tmp_path / 'nowhere', 'auto') is None

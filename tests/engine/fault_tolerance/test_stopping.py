@@ -1,0 +1,94 @@
+import os
+import signal
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from mmfish.engine.fault_tolerance.saving import checkpoint_to_resume
+from mmfish.engine.fault_tolerance.stopping import MARK
+from mmfish.errors import TrainingError
+
+
+class Broken(BaseModel):
+    """A model whose loss is whatever the data are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples, mode='loss'):
+        return dict(loss_cls=self.weight.sum() + inputs[0], acc=inputs[0])
+
+
+class Signal(Hook):
+    def __init__(self, number, iteration):
+        self.number, self.iteration = number, iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+def train(work_dir, losses, hook=None, **kwargs):
+    images = [
+        dict(
+            inputs=torch.tensor(loss),
+            data_samples=BaseDataElement(
+                metainfo=dict(img_id=100 + number, img_path=f'{number}.jpg')
+            ),
+        )
+        for number, loss in enumerate(losses)
+    ]
+    runner = Runner(
+        model=Broken(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=images, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=1
+        ),
+        train_cfg=dict(type='mmfish.ResumableTrainLoop', max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+        default_hooks=dict(logger=None, checkpoint=dict(type='mmfish.WholeCheckpointHook')),
+        custom_hooks=[
+            dict(type='mmfish.StopHook'),
+            dict(type='mmfish.ResumeHook'),
+            *filter(None, [hook]),
+        ],
+        experiment_name=f'{work_dir.name}-{len(kwargs)}',
+        **kwargs,
+    )
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize('loss', [float('nan'), float('inf')])
+def test_an_invalid_loss_stops_with_iteration_images_and_what_is_left(tmp_path, loss):
+    message = rf'iteration 2, epoch 1: loss {loss}, loss_cls {loss} for the images 101 1\.jpg; '
+    with pytest.raises(TrainingError, match=message):
+        train(tmp_path, [1.0, loss])
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_the_state_after_the_iteration(tmp_path, number):
+    before = signal.getsignal(number)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            train(tmp_path, [1.0] * 5, Signal(number, 7))
+    finally:
+        signal.signal(number, before)
+    assert stopped.value.code == 75
+    assert (tmp_path / MARK).exists()
+    newest = checkpoint_to_resume(tmp_path, 'auto')
+    assert newest == str(tmp_path / 'preempted.pth')
+    runner = train(tmp_path, [1.0] * 5, resume=True, load_from=newest)
+    assert runner.iter == 10
+    assert runner.model.weight.item() == -10
+    # Gone with the next checkpoint, and with the next start.
+    assert not (tmp_path / 'preempted.pth').exists()
+    assert not (tmp_path / MARK).exists()
+    assert signal.getsignal(number) == before
