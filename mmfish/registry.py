@@ -6,6 +6,8 @@ config. `publish` adds what they hold to the roots, which every scope falls back
 plain ``type='FishNet'`` work once mmfish has been imported.
 """
 
+from typing import Any
+
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -24,6 +26,24 @@ DATASETS = Registry(
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, scope='mmfish', locations=['mmfish.datasets']
 )
+
+
+def component(kind: Any, registry: Registry, scope: str | None = None) -> Any:
+    """What a config's ``type`` stands for, whichever way it is written.
+
+    Args:
+        kind: a name, with a scope before it or not (``'mmengine.CheckpointHook'``), the path of an
+            import, or the class or function itself, as in pure-Python configs.
+        registry: one of MMEngine's root registries, or a child of one.
+        scope: the config's ``default_scope``. Defaults to the current one.
+
+    Returns:
+        The class or function; None if nothing is registered under the name.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(scope) as scoped:
+        return scoped.get(kind)
 
 
 def publish() -> None:
