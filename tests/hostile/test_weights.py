@@ -6,6 +6,7 @@ import pickle
 import re
 import socket
 import zipfile
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -340,26 +341,26 @@ def test_convert_refuses_nan(tmp_path, tool):
 
 
 @DATASETS.register_module()
-class DatasetWithNumPyPalette(CocoDataset):
+class DatasetWithNumPyColors(CocoDataset):
     """What MMEngine saves of it, the metainfo, has another type than the numbers of the log."""
 
-    METAINFO = dict(
+    METAINFO: ClassVar[dict] = dict(
         classes=('circle', 'square', 'triangle'),
-        palette=np.array([[1, 2, 3]] * 3, np.uint8),
+        colors=np.array([[1, 2, 3]] * 3, np.uint8),
         nested=dict(joints=np.array(['a', 'b']), ratio=np.float16(0.5)),
     )
 
 
 def test_a_run_tests_and_resumes_what_it_saved_with_numpy_in_its_metainfo(config, tool, tmp_path):
     options = [
-        f'{split}_dataloader.dataset.type={DatasetWithNumPyPalette.__name__}'
+        f'{split}_dataloader.dataset.type={DatasetWithNumPyColors.__name__}'
         for split in ('train', 'val', 'test')
     ]
     work = ['--work-dir', tmp_path]
     assert tool('train.py', config, *work, '--cfg-options', *options) is None
     (saved,) = tmp_path.glob('*iter_1.pth')
-    palette = torch.load(saved, weights_only=False)['meta']['dataset_meta']['palette']
-    assert palette.dtype == np.uint8
+    metainfo = torch.load(saved, weights_only=False)['meta']['dataset_meta']
+    assert metainfo['colors'].dtype == np.uint8
     assert tool('test.py', config, saved, *work, '--cfg-options', *options) is None
     options.append('train_cfg.max_iters=2')
     assert tool('train.py', config, *work, '--resume', '--cfg-options', *options) is None
