@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from mmfish.checkpoints.key_maps import official_name, pytorchcv_name, whose_names
-from mmfish.checkpoints.loading import check_numbers, check_tensors, local_file, read_state_dict
+from mmfish.checkpoints.loading import (
+    backbone_in,
+    check_numbers,
+    check_tensors,
+    local_file,
+    read_state_dict,
+    without_module,
+)
 from mmfish.errors import CheckpointError, UsageError
 from mmfish.models import FishNet, FishNetClsHead
 
@@ -101,7 +108,7 @@ def convert_checkpoint(
     if not target.parent.is_dir():
         raise UsageError(f'there is no folder {target.parent} to write {target.name} to: make it')
     file = local_file(source)
-    state_dict = _without_module(read_state_dict(source))
+    state_dict = without_module(read_state_dict(source))
     names = whose_names(state_dict)
     if names == 'official':
         state_dict = from_official(state_dict)
@@ -114,11 +121,7 @@ def convert_checkpoint(
     if released_names:
         state_dict = to_official(state_dict)
     elif backbone_only:
-        state_dict = {
-            key.removeprefix('backbone.'): tensor
-            for key, tensor in state_dict.items()
-            if key.startswith('backbone.')
-        }
+        state_dict = backbone_in(state_dict, source)
     # Written beside its place and moved there: whoever finds the file finds it whole.
     partial = target.with_name(f'{target.name}.part')
     torch.save(dict(meta=meta, state_dict=state_dict), partial)
@@ -184,17 +187,13 @@ def _from_foreign(
     source: str,
 ) -> dict[str, Tensor]:
     check_tensors(state_dict, f'this {source} checkpoint')
-    state_dict = _without_module(state_dict)
+    state_dict = without_module(state_dict)
     for key in [key for key in state_dict if key.endswith('.running_var')]:
         # PyTorch before 0.4.1, which the release was trained with, did not count batches.
         counter = key.replace('running_var', 'num_batches_tracked')
         state_dict.setdefault(counter, torch.tensor(0))
     arch = find_arch(state_dict, archs, source, name)
     return {key: state_dict[name(key)] for key in _shapes(arch)}
-
-
-def _without_module(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
 
 
 @cache

@@ -30,7 +30,9 @@ PYTORCHCV = 'pytorchcv://'
 
 @WEIGHT_INITIALIZERS.register_module()
 class PretrainedFishNet:
-    """Initialise a FishNet with all the weights in a file: what it does of ``type='Pretrained'``.
+    """Initialise a FishNet with the weights in a file, all of them or none.
+
+    This is what ``init_cfg=dict(type='Pretrained', checkpoint=...)`` of a FishNet means.
 
     Args:
         checkpoint: as for `load_backbone_state`.
@@ -40,7 +42,7 @@ class PretrainedFishNet:
         self.checkpoint = checkpoint
 
     def __call__(self, module: FishNet) -> None:
-        """Load the weights, all of them or none.
+        """Load the weights.
 
         Raises:
             CheckpointError: as in `load_backbone`.
@@ -117,7 +119,7 @@ def under_our_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, 
         CheckpointError: it holds something else than tensors, or two under the same name.
     """
     check_tensors(state_dict, source)
-    plain = {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
+    plain = without_module(state_dict)
     names = whose_names(plain)
     renamed = {our_name(key, names): tensor for key, tensor in plain.items()}
     if len(renamed) < len(state_dict):
@@ -126,6 +128,11 @@ def under_our_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, 
             'of one network'
         )
     return renamed
+
+
+def without_module(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the ``module.`` off that torch's DataParallel puts before each key."""
+    return {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
 
 
 def check_fit(
@@ -412,7 +419,7 @@ def _plain_data_allowed() -> AbstractContextManager:
 def _plain_data() -> list[Any]:
     """What may be in a file besides tensors, for torch's list of safe globals."""
     python = [bytes, bytearray, complex, frozenset, range, set, slice, codecs.encode]
-    # Structured types and objects are left out: they can be made to hold pointers.
+    # Structured types and objects are left out: a run saves none, and they need not be plain.
     dtypes = {type(np.dtype(code)) for code in np.typecodes['All'] if code not in 'OV'}
     # NumPy's functions for arrays and scalars, whose module has another name before NumPy 2.
     numpy = [

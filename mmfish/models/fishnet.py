@@ -429,7 +429,7 @@ class FishNet(BaseModule):
         ]
         if pretrained:
             # MMEngine's own initialiser knows none of the foreign names: it loads in part and goes
-            # on. Ours is asked for by its name, because the loader builds on the network.
+            # on. Ours is built by its name, as the network cannot import what imports the network.
             cfg = dict(type='mmfish.PretrainedFishNet', checkpoint=pretrained[-1].get('checkpoint'))
             WEIGHT_INITIALIZERS.build(cfg)(self)
             self.is_init = True

@@ -20,7 +20,12 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmfish.checkpoints import from_official, from_pytorchcv, load_backbone, to_official
-from mmfish.checkpoints.loading import plain_data_only, read_content, read_state_dict
+from mmfish.checkpoints.loading import (
+    plain_data_only,
+    read_content,
+    read_state_dict,
+    under_our_names,
+)
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet, FishNetClsHead
 
@@ -271,6 +276,20 @@ import sys
 sys.modules['fcntl'] = None
 import mmfish.checkpoints
 """)
+
+
+def test_a_state_dict_is_renamed_alike_with_and_without_knowing_its_arch(theirs, state_dict):
+    official = to_official(state_dict)
+    for renamed in (under_our_names(theirs.state_dict(), ''), under_our_names(official, '')):
+        assert renamed.keys() == state_dict.keys()
+        assert all(torch.equal(renamed[key], state_dict[key]) for key in state_dict)
+
+
+def test_two_tensors_for_one_place_in_the_network_are_refused(state_dict):
+    official = to_official(state_dict)
+    official['backbone.stem.0.weight'] = official['conv1.0.weight']
+    with pytest.raises(CheckpointError, match='the file has two tensors for the same place'):
+        under_our_names(official, 'the file')
 
 
 def test_a_network_with_fewer_levels_takes_its_part(state_dict, tmp_path):
