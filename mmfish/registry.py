@@ -14,6 +14,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfish', locations=['mmfish.models'])
@@ -21,6 +22,12 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfish', locations=['mmfi
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmfish', locations=['mmfish.engine'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='mmfish', locations=['mmfish.datasets']
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    scope='mmfish',
+    locations=['mmfish.checkpoints'],
 )
 # Not published: their plain names are MMCV's and MMDetection's.
 TRANSFORMS = Registry(

@@ -1,7 +1,11 @@
 """Weights that others trained."""
 
-from mmfish.checkpoints.convert import convert_checkpoint
-from mmfish.checkpoints.key_maps import from_official, from_pytorchcv, to_official
+from mmfish.checkpoints.convert import (
+    convert_checkpoint,
+    from_official,
+    from_pytorchcv,
+    to_official,
+)
 from mmfish.checkpoints.loading import load_backbone, load_backbone_state
 
 __all__ = [

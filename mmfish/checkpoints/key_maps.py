@@ -1,20 +1,11 @@
-"""The names that others gave to the same tensors.
+"""The names that the authors' release and pytorchcv gave to the tensors of a FishNet.
 
-A foreign name is a function of ours, so one table for each source serves both directions.
+Only names are here, no tensors. A name is translated by its longest prefix in a table, so that one
+table for each source serves networks of any depth, in both directions.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
-
-import torch
-from torch import Tensor
-
-from mmfish.errors import CheckpointError
-from mmfish.models import FishNet, FishNetClsHead
-
-OFFICIAL_ARCHS = ('fishnet99', 'fishnet150', 'fishnet201')
-PYTORCHCV_ARCHS = ('fishnet99', 'fishnet150')
+from collections.abc import Iterable, Mapping
 
 # Ours -> theirs. The convolutions of the stem alternate with BatchNorm and ReLU; inside a block the
 # released names are our own.
@@ -68,168 +59,67 @@ _PYTORCHCV_BLOCK = {
 }
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of the authors' release.
+def whose_names(keys: Iterable[str]) -> str:
+    """Recognise by its keys whose names a state dict uses.
 
     Args:
-        state_dict: of the released FishNet-99, -150 or -201, with any number of classes, with or
-            without the ``module.`` that torch's DataParallel puts before each key.
+        keys: of a state dict, without the ``module.`` of torch's DataParallel.
 
     Returns:
-        A state dict for mmpretrain's ``ImageClassifier(FishNet, FishNetClsHead)``: the same
-        tensors under ``backbone.`` and ``head.``.
-
-    Raises:
-        CheckpointError: a key has no counterpart or is missing, or a tensor has another shape; the
-            message names key and arch.
+        'official', 'pytorchcv', or 'mmfish' for everything else.
     """
-    return _from_foreign(state_dict, official_name, OFFICIAL_ARCHS, 'released FishNet')
-
-
-def from_pytorchcv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of pytorchcv's port, as `from_official` does with the release.
-
-    Args:
-        state_dict: of pytorchcv's ``fishnet99`` or ``fishnet150``.
-
-    Returns:
-        The same tensors under ``backbone.`` and ``head.``.
-
-    Raises:
-        CheckpointError: as in `from_official`.
-    """
-    return _from_foreign(state_dict, pytorchcv_name, PYTORCHCV_ARCHS, 'pytorchcv')
-
-
-def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a classifier's weights back: the inverse of `from_official`.
-
-    Args:
-        state_dict: with ``backbone.`` and ``head.``, of one of the released architectures.
-
-    Returns:
-        The same tensors under the released names, without ``module.``.
-
-    Raises:
-        CheckpointError: as in `from_official`.
-    """
-    find_arch(state_dict, OFFICIAL_ARCHS, 'FishNet classifier')
-    return {official_name(key): tensor for key, tensor in state_dict.items()}
+    for prefix, source in (('fish.', 'official'), ('features.hg.', 'pytorchcv')):
+        if any(key.startswith(prefix) for key in keys):
+            return source
+    return 'mmfish'
 
 
 def official_name(key: str) -> str:
     """The released name of a tensor of ours, e.g. ``backbone.stem.0.weight``."""
-    prefix = _prefix(key, _OFFICIAL)
-    return _OFFICIAL[prefix] + key.removeprefix(prefix)
+    return _with_other_prefix(key, _OFFICIAL)
 
 
 def pytorchcv_name(key: str) -> str:
     """Pytorchcv's name of a tensor of ours, e.g. ``backbone.stem.0.weight``."""
-    prefix = _prefix(key, _PYTORCHCV)
-    name = key.removeprefix(prefix)
-    block = re.fullmatch(r'\.(\d+)\.(.+)\.(\w+)', name)
-    if block:
-        number, layer, tensor = block.groups()
-        name = f'.block{int(number) + 1}.{_PYTORCHCV_BLOCK[layer]}.{tensor}'
-    return _PYTORCHCV[prefix] + name
+    key = _with_other_prefix(key, _PYTORCHCV)
+    block = re.fullmatch(r'(features\.hg\..+)\.(\d+)\.(.+)\.(\w+)', key)
+    if block is None or block[3] not in _PYTORCHCV_BLOCK:
+        return key
+    prefix, number, layer, tensor = block.groups()
+    return f'{prefix}.block{int(number) + 1}.{_PYTORCHCV_BLOCK[layer]}.{tensor}'
 
 
-def find_arch(
-    state_dict: Mapping[str, Tensor],
-    archs: tuple[str, ...],
-    source: str,
-    name: Callable[[str], str] = str,
-) -> str:
-    """Find which architecture a classifier's state dict belongs to, and that it is whole.
+def our_name(key: str, source: str) -> str:
+    """Our name of a tensor of somebody else's: the inverse of the two functions above.
 
     Args:
-        state_dict: of a FishNet classifier with any number of classes.
-        archs: the architectures to choose from.
-        source: what the weights are, for messages.
-        name: from our name of a tensor to that in ``state_dict``.
+        key: a name as ``source`` writes it.
+        source: 'official', 'pytorchcv' or 'mmfish'.
 
     Returns:
-        The architecture.
-
-    Raises:
-        CheckpointError: a key too many or too few for the architecture that comes closest, or a
-            tensor of another shape.
+        The name in a classifier of ours (``backbone.*``, ``head.*``); a name that the source does
+        not have is returned as it is.
     """
-    check_tensors(state_dict, f'this {source} checkpoint')
-    expected = {arch: {name(key): shape for key, shape in _shapes(arch).items()} for arch in archs}
-    arch = min(archs, key=lambda arch: len(expected[arch].keys() ^ state_dict.keys()))
-    for problem, keys in (
-        ('an unexpected', state_dict.keys() - expected[arch].keys()),
-        ('no', expected[arch].keys() - state_dict.keys()),
-    ):
-        if keys:
-            more = f' ({len(keys)} such keys)' if len(keys) > 1 else ''
-            raise CheckpointError(
-                f'this {source} checkpoint is closest to {arch} but has {problem} '
-                f'{min(keys)}{more}: give a whole checkpoint of {", ".join(archs)}'
-            )
-    any_classes = {name(f'head.score.6.{tensor}') for tensor in ('weight', 'bias')}
-    for key, shape in expected[arch].items():
-        found = state_dict[key].shape
-        if found != shape and not (key in any_classes and found[1:] == shape[1:]):
-            raise CheckpointError(
-                f'{key} of this {source} checkpoint has shape {tuple(found)}, but {arch} needs '
-                f'{tuple(shape)}'
-            )
-    weight, bias = (state_dict[key].shape for key in sorted(any_classes, reverse=True))
-    if weight[0] != bias[0]:
-        raise CheckpointError(
-            f'this {source} checkpoint has the weights of {weight[0]} classes and the biases of '
-            f'{bias[0]}: give a whole checkpoint'
-        )
-    return arch
+    if source == 'official':
+        return _with_other_prefix(key, _inverse(_OFFICIAL))
+    if source == 'pytorchcv':
+        block = re.fullmatch(r'(.+)\.block(\d+)\.(.+)\.(\w+)', key)
+        layers = _inverse(_PYTORCHCV_BLOCK)
+        if block and block[3] in layers:
+            prefix, number, layer, tensor = block.groups()
+            key = f'{prefix}.{int(number) - 1}.{layers[layer]}.{tensor}'
+        return _with_other_prefix(key, _inverse(_PYTORCHCV))
+    return key
 
 
-def check_tensors(state_dict: Mapping[str, Tensor], source: str) -> None:
-    """See whether a state dict is one: tensors under names.
-
-    Args:
-        state_dict: the tensors.
-        source: what it is, for the message.
-
-    Raises:
-        CheckpointError: a key is no string, or a value no tensor; names it.
-    """
-    for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f'{source} is no state dict: expected tensors by name, found '
-                f'{type(value).__name__} under {key!r}'
-            )
-
-
-def _from_foreign(
-    state_dict: Mapping[str, Tensor],
-    name: Callable[[str], str],
-    archs: tuple[str, ...],
-    source: str,
-) -> dict[str, Tensor]:
-    check_tensors(state_dict, f'this {source} checkpoint')
-    state_dict = {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
-    for key in [key for key in state_dict if key.endswith('.running_var')]:
-        # PyTorch before 0.4.1, which the release was trained with, did not count batches.
-        counter = key.replace('running_var', 'num_batches_tracked')
-        state_dict.setdefault(counter, torch.tensor(0))
-    arch = find_arch(state_dict, archs, source, name)
-    return {key: state_dict[name(key)] for key in _shapes(arch)}
-
-
-def _prefix(key: str, prefixes: Mapping[str, str]) -> str:
+def _with_other_prefix(key: str, prefixes: Mapping[str, str]) -> str:
+    known = [prefix for prefix in prefixes if key.startswith(f'{prefix}.')]
+    if not known:
+        return key
     # The longest: 'backbone.bridge.score.5' before 'backbone.bridge.score'.
-    return max((prefix for prefix in prefixes if key.startswith(f'{prefix}.')), key=len)
+    prefix = max(known, key=len)
+    return prefixes[prefix] + key.removeprefix(prefix)
 
 
-@cache
-def _shapes(arch: str) -> dict[str, torch.Size]:
-    with torch.device('meta'):
-        parts = dict(backbone=FishNet(arch), head=FishNetClsHead())
-    return {
-        f'{part}.{key}': tensor.shape
-        for part, module in parts.items()
-        for key, tensor in module.state_dict().items()
-    }
+def _inverse(names: Mapping[str, str]) -> dict[str, str]:
+    return {theirs: ours for ours, theirs in names.items()}

@@ -1,9 +1,8 @@
-"""Files with weights: read without running anything in them, recognised by their keys."""
+"""Files with weights: read without executing anything in them, recognised by their keys."""
 
 import codecs
 import copy
-import fcntl
-import io
+import functools
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,40 +10,135 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import mmengine.fileio
 import numpy as np
 import torch
+from filelock import FileLock
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_from_http, load_from_local
 from torch import Tensor, nn
 
-from mmfish.checkpoints.key_maps import check_tensors, from_official, from_pytorchcv
+from mmfish.checkpoints.key_maps import our_name, whose_names
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet
+from mmfish.registry import WEIGHT_INITIALIZERS
 
-PYTORCHCV_SCHEME = 'pytorchcv://'
+HTTP = ('http://', 'https://')
+PYTORCHCV = 'pytorchcv://'
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class PretrainedFishNet:
+    """Initialise a FishNet with the weights in a file, all of them or none.
+
+    This is what ``init_cfg=dict(type='Pretrained', checkpoint=...)`` of a FishNet means.
+
+    Args:
+        checkpoint: as for `load_backbone_state`.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def __call__(self, module: FishNet) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: as in `load_backbone`.
+        """
+        load_backbone(module, self.checkpoint)
 
 
 def load_backbone(backbone: FishNet, checkpoint: str) -> None:
-    """Load a backbone's weights, all of them, from whatever file they are in.
+    """Load all of a backbone's weights, from whatever file they are in.
 
     Args:
         backbone: where they go.
         checkpoint: as for `load_backbone_state`.
 
     Raises:
-        CheckpointError: the file cannot be read, holds no FishNet, one of another architecture or
-            numbers that are none; then nothing was loaded.
+        CheckpointError: the file cannot be read, holds no FishNet or one of another architecture,
+            or has NaN or Inf in it; then nothing was loaded.
     """
     state_dict = load_backbone_state(checkpoint)
     check_fit(backbone, state_dict, checkpoint, f'arch {backbone.arch!r}')
     backbone.load_state_dict(state_dict)
 
 
+def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
+    """Read the weights of a FishNet backbone from whatever file they are in.
+
+    Args:
+        checkpoint: path or URL of a released file, a file of pytorchcv's, or a classifier, a
+            detector or a bare backbone of MMEngine's; or ``pytorchcv://fishnet150``.
+
+    Returns:
+        The backbone's state dict.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds no FishNet.
+    """
+    return backbone_in(read_state_dict(checkpoint), checkpoint)
+
+
+def backbone_in(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Find the backbone's weights in a state dict, whoever named them.
+
+    Args:
+        state_dict: under our names, the release's or pytorchcv's.
+        source: what holds it, for the message.
+
+    Returns:
+        The backbone's state dict.
+
+    Raises:
+        CheckpointError: there is no FishNet in it.
+    """
+    ours = under_our_names(state_dict, source)
+    prefix = 'backbone.'
+    backbone = {k.removeprefix(prefix): t for k, t in ours.items() if k.startswith(prefix)} or ours
+    if 'bridge.score.0.weight' not in backbone:
+        raise CheckpointError(
+            f"{source} holds no FishNet: expected a released file, a file of pytorchcv's, a "
+            'classifier or detector with FishNet, or a bare backbone, and found keys such as '
+            f'{next(iter(state_dict), "none at all")}'
+        )
+    return backbone
+
+
+def under_our_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename a state dict's tensors as we name them; keys that nobody knows stay.
+
+    Args:
+        state_dict: under our names, the release's or pytorchcv's, with or without the ``module.``
+            of torch's DataParallel.
+        source: what holds it, for the message.
+
+    Raises:
+        CheckpointError: it holds something else than tensors, or two under the same name.
+    """
+    check_tensors(state_dict, source)
+    plain = without_module(state_dict)
+    names = whose_names(plain)
+    renamed = {our_name(key, names): tensor for key, tensor in plain.items()}
+    if len(renamed) < len(state_dict):
+        raise CheckpointError(
+            f'{source} has two tensors for the same place in the network: expected the state dict '
+            'of one network'
+        )
+    return renamed
+
+
+def without_module(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the ``module.`` off that torch's DataParallel puts before each key."""
+    return {key.removeprefix('module.'): tensor for key, tensor in state_dict.items()}
+
+
 def check_fit(
     model: nn.Module, state_dict: Mapping[str, Tensor], source: str, target: str = 'the model'
 ) -> None:
-    """See whether weights fit a model, all of them, without loading any.
+    """Check that all of a model's weights are there and fit, without loading any.
 
     Args:
         model: where they would go.
@@ -53,12 +147,12 @@ def check_fit(
         target: what the model is, for the message.
 
     Raises:
-        CheckpointError: a tensor is missing, left over or of another shape, or has NaN or infinity
-            in it; names the tensor.
+        CheckpointError: a tensor is missing, left over, of another shape, or has NaN or Inf in it;
+            the message names it.
     """
     check_tensors(state_dict, source)
-    # The model itself knows which keys of older versions and of parts left out it takes: ask a copy
-    # whose tensors have shapes only.
+    # Only the model knows which keys it accepts, of older versions or of parts that it leaves out.
+    # So load the weights into a copy of it on the meta device, whose tensors are shapes alone.
     shapes: dict[int, Tensor] = {
         id(t): nn.Parameter(t.to('meta'), t.requires_grad) for t in model.parameters()
     }
@@ -73,111 +167,90 @@ def check_fit(
             f'{source} does not fit {target} ({first[0].strip()}): give the config and the weights '
             'of the same model'
         ) from error
-    # Whether batches were counted makes no difference to any result.
+    # No result depends on how many batches BatchNorm has seen, and old files do not say.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-    for problem, keys in (('lacks', missing), ('has, and this does not know,', unexpected)):
+    for problem, keys in (('lacks', missing), ('has the unknown', unexpected)):
         if keys:
             more = f' ({len(keys)} such keys)' if len(keys) > 1 else ''
             raise CheckpointError(
-                f'{source} does not fit {target}: it {problem} {min(keys)}{more}: give the config '
+                f'{source} does not fit {target}: it {problem} {min(keys)}{more}; give the config '
                 'and the weights of the same model'
             )
     check_numbers(state_dict, source)
 
 
 def check_numbers(state_dict: Mapping[str, Tensor], source: str) -> None:
-    """See whether every weight is an ordinary number.
+    """Check that every weight is an ordinary number.
 
     Args:
         state_dict: the weights.
         source: what holds them, for the message.
 
     Raises:
-        CheckpointError: a tensor has NaN or infinity in it, or no numbers; names the tensor.
+        CheckpointError: a tensor has NaN or Inf in it, or is not a dense tensor of real numbers;
+            the message names it.
     """
     for key, tensor in state_dict.items():
-        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+        dense = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
+        if not dense or tensor.is_complex():
             raise CheckpointError(
-                f'{source} has no plain numbers for {key}: expected a dense tensor'
+                f'{source} has something else than weights under {key}: expected a dense tensor of '
+                'real numbers'
             )
-        if tensor.is_complex() or not tensor.isfinite().all():
+        if not tensor.isfinite().all():
             raise CheckpointError(
-                f'{source} has NaN, infinite or complex numbers in {key}: take a checkpoint from '
-                'before the training went wrong'
+                f'{source} has NaN or Inf in {key}: take a checkpoint from before the training '
+                'went wrong'
             )
 
 
-def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
-    """Read the weights of a FishNet backbone from whatever file they are in.
+def check_tensors(state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Check that a state dict holds tensors by name, and nothing else.
 
     Args:
-        checkpoint: path or URL of a released file, a pytorchcv file, a classifier, a detector or a
-            bare backbone of MMEngine's, or ``pytorchcv://fishnet150``.
-
-    Returns:
-        The backbone's state dict.
+        state_dict: the tensors.
+        source: what holds them, for the message.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds no FishNet.
+        CheckpointError: a key is not a string, or a value not a tensor; the message names it.
     """
-    state_dict, _ = in_our_names(read_state_dict(checkpoint))
-    backbone = {
-        key.removeprefix('backbone.'): value
-        for key, value in state_dict.items()
-        if key.startswith('backbone.')
-    }
-    backbone = backbone or state_dict
-    if 'bridge.score.0.weight' not in backbone:
-        raise CheckpointError(
-            f'{checkpoint} holds no FishNet: expected a released file, a pytorchcv file, a '
-            f'classifier or detector with FishNet, or a bare backbone, and found keys such as '
-            f'{next(iter(state_dict), "none at all")}'
-        )
-    return backbone
-
-
-def in_our_names(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Recognise by its keys whose a state dict is, and rename it if it is somebody else's.
-
-    Args:
-        state_dict: with or without the ``module.`` of torch's DataParallel.
-
-    Returns:
-        The same tensors under our names, and whose they were: 'official', 'pytorchcv' or 'mmfish'.
-
-    Raises:
-        CheckpointError: as in `from_official`.
-    """
-    check_tensors(state_dict, 'this checkpoint')
-    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
-    if any(key.startswith('fish.') for key in state_dict):
-        return from_official(state_dict), 'official'
-    if any(key.startswith('features.hg.') for key in state_dict):
-        return from_pytorchcv(state_dict), 'pytorchcv'
-    return state_dict, 'mmfish'
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f'{source} is no state dict: expected tensors by name, found '
+                f'{type(value).__name__} under {key!r}'
+            )
 
 
 def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
-    """Read a state dict from a file, with nothing but tensors and plain data allowed in it.
+    """Read the state dict in a file; `read_content` says how.
 
     Args:
-        checkpoint: path, URL of any of MMEngine's file backends, or ``pytorchcv://<name>``.
+        checkpoint: as for `read_content`.
 
     Returns:
-        The file's ``state_dict`` entry if it has one, or else all of it.
+        The file's ``state_dict`` entry, or its ``model`` entry, as Swin's, PVT's and timm's
+        trainings write, or else all of it.
 
     Raises:
         CheckpointError: there is no such file, or it is no checkpoint.
     """
-    return state_dict_in(read_content(checkpoint), checkpoint)
+    content = read_content(checkpoint)
+    if isinstance(content, Mapping) and 'state_dict' not in content:
+        model = content.get('model')
+        content = model if isinstance(model, Mapping) else content
+    return state_dict_in(content, checkpoint)
 
 
 def state_dict_in(content: Any, source: str) -> Mapping[str, Tensor]:
-    """Find the state dict in what a file holds.
+    """Find the state dict in what a file holds, where MMEngine looks for it.
 
     Args:
-        content: of the file.
+        content: what the file holds.
         source: its name, for the message.
+
+    Returns:
+        The ``state_dict`` entry if there is one, or else all of it.
 
     Raises:
         CheckpointError: there is none.
@@ -192,102 +265,116 @@ def state_dict_in(content: Any, source: str) -> Mapping[str, Tensor]:
 
 
 def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
-    """Read all that is in a file, with nothing but tensors and plain data allowed in it.
+    """Read all that is in a file; nothing in it is executed.
+
+    Only what the other schemes of MMEngine's name, such as ``torchvision://`` and ``openmmlab://``,
+    is read by MMEngine's own loader, which trusts whoever published it.
 
     Args:
-        checkpoint: as for `read_state_dict`.
-        map_location: as of `torch.load`.
+        checkpoint: a path, a URL, ``pytorchcv://<name>``, or a name in one of MMEngine's schemes.
+        map_location: as of `torch.load`. Defaults to 'cpu'.
+
+    Returns:
+        Tensors and plain data: Python's own types, NumPy's arrays and scalars of numbers, text and
+        dates, MMEngine's ``ConfigDict`` and ``HistoryBuffer``.
 
     Raises:
-        CheckpointError: there is no such file, or it is no checkpoint.
+        CheckpointError: there is no such file, or it is no checkpoint, or holds something else.
     """
-    file = io.BytesIO(read_bytes(checkpoint))
+    if isinstance(checkpoint, str) and _is_left_to_mmengine(checkpoint):
+        try:
+            return CheckpointLoader.load_checkpoint(checkpoint, map_location)
+        except Exception as error:  # whatever its schemes raise
+            raise CheckpointError(
+                f'MMEngine cannot load {checkpoint} ({_first_line(error)}): check the name and the '
+                'network'
+            ) from error
     try:
-        with _plain_data_allowed():
+        with open(local_file(checkpoint), 'rb') as file, _plain_data_allowed():
             return torch.load(file, map_location=map_location, weights_only=True)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f'{checkpoint} cannot be read ({error}): give the file of a checkpoint'
+        ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f'{checkpoint} was not loaded because it is no checkpoint, or holds more than tensors '
             'and plain data, which could run code: expected what torch.save makes of a state dict'
         ) from error
     except Exception as error:  # whatever a damaged or a made-up file leads the reader to
-        reason = str(error).strip().partition('\n')[0] if isinstance(error, RuntimeError) else ''
         raise CheckpointError(
             f'{checkpoint} cannot be read as a checkpoint: it is damaged or something else '
-            f'({reason or type(error).__name__}); expected what torch.save makes of a state dict'
+            f'({_first_line(error)}); expected what torch.save makes of a state dict'
         ) from error
 
 
 @contextmanager
 def plain_data_only() -> Iterator[None]:
-    """While this lasts, MMEngine too takes nothing but tensors and plain data from a checkpoint.
+    """While this lasts, MMEngine too reads files and URLs as `read_content` does.
 
-    By itself it runs the code in a file that cannot be read otherwise.
+    Its own two loaders, which are back afterwards, can be made to execute what a file says: what
+    they cannot read with ``weights_only=True`` they read without, and even with it they allow
+    ``getattr``, through which a file gets at everything.
     """
-    before = CheckpointLoader._schemes.copy()
-    CheckpointLoader.register_scheme(['', 'http://', 'https://'], load_from_plain_data, force=True)
+    CheckpointLoader.register_scheme(['', *HTTP], load_from_file, force=True)
     try:
         yield
     finally:
-        CheckpointLoader._schemes = before
+        CheckpointLoader.register_scheme('', load_from_local, force=True)
+        CheckpointLoader.register_scheme(list(HTTP), load_from_http, force=True)
 
 
-def load_from_plain_data(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_file(filename: str, map_location: Any = None) -> Any:
     """MMEngine's loader for files and URLs while `plain_data_only` lasts.
 
     Raises:
-        CheckpointError: the file cannot be read, or is no checkpoint.
+        CheckpointError: as in `read_content`.
     """
-    content = read_content(filename, map_location)
-    state_dict_in(content, filename)
-    return content
+    return read_content(filename, map_location)
 
 
-def read_bytes(checkpoint: str) -> bytes:
-    """Read the file behind a path or URL; downloads are kept where torch and pytorchcv keep them.
+@CheckpointLoader.register_scheme(prefixes=PYTORCHCV)
+def load_from_pytorchcv(filename: str, map_location: Any = None) -> dict[str, dict[str, Tensor]]:
+    """MMEngine's loader for ``pytorchcv://<name>``: a classifier's checkpoint under our names."""
+    content = state_dict_in(read_content(filename, map_location), filename)
+    return dict(state_dict=under_our_names(content, filename))
+
+
+def local_file(checkpoint: str) -> Path:
+    """Where the file behind a path or URL lies; downloads it first if it is not there yet.
 
     Args:
-        checkpoint: as for `read_state_dict`.
+        checkpoint: a path, an http(s) URL, or ``pytorchcv://<name>``. Downloads are kept where
+            torch and pytorchcv keep theirs.
 
     Raises:
-        CheckpointError: there is no such file, or it cannot be had.
+        CheckpointError: it cannot be had, or is not in one of these forms.
     """
-    if not isinstance(checkpoint, str):
+    if not isinstance(checkpoint, str) or _is_left_to_mmengine(checkpoint):
         raise CheckpointError(
-            f'expected the path or URL of a file with weights, got {checkpoint!r}'
+            f'expected the path or URL of a file with weights, or {PYTORCHCV}<name>, got '
+            f'{checkpoint!r}'
         )
-    try:
-        path = checkpoint
-        if checkpoint.startswith(PYTORCHCV_SCHEME):
-            path = _pytorchcv_file(checkpoint)
-        elif checkpoint.startswith(('http://', 'https://')):
-            path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(checkpoint).path).name)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(checkpoint, str(path))
-        return mmengine.fileio.get(path)
-    except CheckpointError:
-        raise
-    except Exception as error:  # of whichever file system, connection or storage it is
-        raise CheckpointError(
-            f'{checkpoint} cannot be read as a checkpoint ({error}): check the name and, of a URL, '
-            'the network'
-        ) from error
+    if checkpoint.startswith(PYTORCHCV):
+        return _pytorchcv_file(checkpoint)
+    if not checkpoint.startswith(HTTP):
+        return Path(checkpoint).expanduser()
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(checkpoint).path).name)
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(checkpoint, str(path))
+        except Exception as error:  # of whichever connection or file system it is
+            raise CheckpointError(
+                f'{checkpoint} cannot be downloaded ({_first_line(error)}): check the name and the '
+                'network'
+            ) from error
+    return path
 
 
-@CheckpointLoader.register_scheme(prefixes=PYTORCHCV_SCHEME)
-def load_from_pytorchcv(filename: str, map_location: Any = None) -> dict[str, dict[str, Tensor]]:
-    """MMEngine's loader for ``pytorchcv://<name>``: a classifier's checkpoint.
-
-    pytorchcv downloads the file into its own store and checks its hash.
-    """
-    state_dict = from_pytorchcv(read_state_dict(filename))
-    if map_location is not None:
-        state_dict = {key: value.to(map_location) for key, value in state_dict.items()}
-    return dict(state_dict=state_dict)
-
-
-def _pytorchcv_file(url: str) -> str:
+def _pytorchcv_file(url: str) -> Path:
     try:
         from pytorchcv.models.common import model_store
     except ImportError as error:
@@ -295,14 +382,13 @@ def _pytorchcv_file(url: str) -> str:
             f'{url} needs the package pytorchcv, which knows where the weights are: '
             '`pip install pytorchcv`, or give the path of a file'
         ) from error
-    name = url.removeprefix(PYTORCHCV_SCHEME)
+    name = url.removeprefix(PYTORCHCV)
     store = Path('~/.torch/models').expanduser()
-    store.mkdir(parents=True, exist_ok=True)
     try:
+        store.mkdir(parents=True, exist_ok=True)
         # Every rank of a run asks for the file, and pytorchcv unpacks it in place.
-        with open(store / 'mmfish.lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return model_store.get_model_file(name)
+        with FileLock(store / 'mmfish.lock'):
+            return Path(model_store.get_model_file(name))
     except Exception as error:  # whatever its downloader, hash check or table may raise
         raise CheckpointError(
             f'pytorchcv could not provide the weights of {name} ({type(error).__name__}: {error}): '
@@ -310,40 +396,56 @@ def _pytorchcv_file(url: str) -> str:
         ) from error
 
 
+def _is_left_to_mmengine(checkpoint: str) -> bool:
+    return '://' in checkpoint and not checkpoint.startswith((*HTTP, PYTORCHCV))
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition('\n')[0]
+    return f'{type(error).__name__}: {line}' if line else type(error).__name__
+
+
 def _plain_data_allowed() -> AbstractContextManager:
-    # What MMEngine writes beside the weights: the history of the logged scalars.
-    dtypes = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.uint32)}
-    allowed = [HistoryBuffer, _statistic, np.ndarray, np.dtype, *dtypes]
-    # How NumPy pickles arrays and numbers, whose module has another name before NumPy 2.
-    for makes in (np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]):
-        allowed += [_alias(makes, f'numpy.{core}.multiarray') for core in ('core', '_core')]
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch 2.4
-        # How pickle writes the bytes of an array, which later versions allow by themselves.
-        torch.serialization.add_safe_globals([*allowed, codecs.encode])
-        return nullcontext()
-    return torch.serialization.safe_globals(allowed)
+    # What is allowed already stays so afterwards.
+    before = torch.serialization.get_safe_globals()
+    new = [entry for entry in _plain_data() if entry not in before]
+    if hasattr(torch.serialization, 'safe_globals'):
+        return torch.serialization.safe_globals(new)
+    torch.serialization.add_safe_globals(new)  # torch 2.4 cannot take them back
+    return nullcontext()
 
 
-def _alias(function: Callable, module: str) -> Callable:
-    """The function, to be found in files under the name that it has in a module."""
+@functools.cache
+def _plain_data() -> list[Any]:
+    """What may be in a file besides tensors, for torch's list of safe globals."""
+    python = [bytes, bytearray, complex, frozenset, range, set, slice, codecs.encode]
+    # Structured types and objects are left out: a run saves none, and they need not be plain.
+    dtypes = {type(np.dtype(code)) for code in np.typecodes['All'] if code not in 'OV'}
+    # NumPy's functions for arrays and scalars, whose module has another name before NumPy 2.
+    numpy = [
+        _named(makes, f'numpy.{core}.multiarray.{makes.__name__}')
+        for makes in (np.empty(0).__reduce__()[0], np.float64().__reduce__()[0])
+        for core in ('core', '_core')
+    ]
+    # What MMEngine adds to its checkpoints: the nested parts of a data set's metainfo, and the log.
+    mmengine = [ConfigDict, HistoryBuffer, _named(_method_of_history, 'builtins.getattr')]
+    return [*python, np.ndarray, np.dtype, *dtypes, *numpy, *mmengine]
 
-    def call(*args: Any) -> Any:
-        return function(*args)
 
-    call.__module__, call.__name__, call.__qualname__ = module, *[function.__name__] * 2
-    return call
+def _named(function: Callable, path: str) -> Any:
+    """An entry for torch's safe globals: what a file means by the name ``path``."""
+    if torch.__version__ >= (2, 7):
+        return function, path
+    # Before torch took such pairs, it asked the function itself for its name.
+    stand_in = functools.partial(function)
+    stand_in.__module__, _, stand_in.__name__ = path.rpartition('.')
+    stand_in.__qualname__ = stand_in.__name__
+    return stand_in
 
 
-def _statistic(owner: type, name: str) -> Any:
+def _method_of_history(owner: Any, name: str) -> Any:
+    # A HistoryBuffer in a file names its methods through getattr. With the real one a file could
+    # get at anything, so this takes its place.
     if owner is not HistoryBuffer or name.startswith('_'):
         raise pickle.UnpicklingError(f'getattr({owner}, {name!r})')
     return getattr(owner, name)
-
-
-# A HistoryBuffer names its methods through getattr, with which a file could get at anything. torch
-# goes by the name: this takes getattr's place while a file is read.
-_statistic.__module__, _statistic.__name__, _statistic.__qualname__ = (
-    'builtins',
-    'getattr',
-    'getattr',
-)

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -32,7 +32,7 @@ from torch.utils.checkpoint import checkpoint
 from mmfish.errors import ConfigError
 from mmfish.models.archs import resolve_arch
 from mmfish.models.pooling import MaxPool2d
-from mmfish.registry import MODELS
+from mmfish.registry import MODELS, WEIGHT_INITIALIZERS, component
 
 DOWN_SAMPLE = ('max2', 'max3', 'avg2', 'conv')
 DILATION = ('none', 'body', 'body+head')
@@ -422,18 +422,27 @@ class FishNet(BaseModule):
         for cfg in init_cfgs:
             if not isinstance(cfg, dict) or 'type' not in cfg:
                 raise ConfigError(f"init_cfg must be a dict with a 'type' or a list of them: {cfg}")
-        pretrained = [cfg for cfg in init_cfgs if cfg['type'] == 'Pretrained']
+        pretrained = [
+            cfg
+            for cfg in init_cfgs
+            if component(cfg['type'], WEIGHT_INITIALIZERS) is PretrainedInit
+        ]
         if pretrained:
-            # MMEngine's own loader would know none of the foreign names, load in part and go on.
-            from mmfish.checkpoints import load_backbone
-
-            load_backbone(self, pretrained[-1].get('checkpoint'))
+            # MMEngine's own initialiser knows none of the foreign names: it loads in part and goes
+            # on. Ours is built by its name, as the network cannot import what imports the network.
+            cfg = dict(type='mmfish.PretrainedFishNet', checkpoint=pretrained[-1].get('checkpoint'))
+            WEIGHT_INITIALIZERS.build(cfg)(self)
             self.is_init = True
         else:
             super().init_weights()
 
-    def has_use_for(self, key: str) -> bool:
-        """Whether a key of a whole FishNet's state dict is not of the levels left out here."""
+    def expects_key(self, key: str) -> bool:
+        """Whether a key of a whole FishNet's state dict belongs to something that was built here.
+
+        Args:
+            key: such as ``head.2.transfer.0.bn1.weight``, of which a network with
+                ``out_indices=(0, 1)`` has nothing.
+        """
         stage = re.match(r'head\.(\d+)\.(\w+)\.', key)
         if stage is None or int(stage[1]) >= len(self.tail):
             return True
@@ -441,8 +450,9 @@ class FishNet(BaseModule):
         return int(stage[1]) < last or (int(stage[1]) == last and stage[2] == 'refine')
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        # The caller passes a copy of the state dict that is there to be changed.
         for key in [key for key in state_dict if key.startswith(f'{prefix}head.')]:
-            if not self.has_use_for(key.removeprefix(prefix)):
+            if not self.expects_key(key.removeprefix(prefix)):
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mmfish.checkpoints import from_official
+from mmfish.checkpoints.key_maps import official_name, our_name, pytorchcv_name, whose_names
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet, FishNetClsHead
 
@@ -168,7 +169,7 @@ def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_tak
     }
     with torch.device('meta'):
         modules = torch.nn.ModuleDict(dict(backbone=FishNet('fishnet99'), head=FishNetClsHead()))
-    modules.load_state_dict(from_official(state_dict), strict=True)
+    modules.load_state_dict(from_official(state_dict), strict=True, assign=True)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,20 @@ def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_tak
 def test_what_is_no_released_state_dict_is_refused_by_one_of_its_keys(state_dict):
     with pytest.raises(CheckpointError, match='|'.join(map(re.escape, state_dict))):
         from_official(state_dict)
+
+
+@pytest.mark.parametrize(
+    ('source', 'name'), [('official', official_name), ('pytorchcv', pytorchcv_name)]
+)
+@pytest.mark.parametrize('arch', ['fishnet99', 'fishnet150', 'fishnet201'])
+def test_a_name_of_ours_becomes_theirs_and_ours_again(arch, source, name):
+    with torch.device('meta'):
+        modules = torch.nn.ModuleDict(dict(backbone=FishNet(arch), head=FishNetClsHead()))
+    ours = list(modules.state_dict())
+    theirs = [name(key) for key in ours]
+    assert whose_names(theirs) == source
+    assert len({*ours, *theirs}) == 2 * len(ours)
+    assert [our_name(key, source) for key in theirs] == ours
 
 
 def test_an_empty_state_dict_is_refused():

@@ -1,15 +1,31 @@
+import argparse
+import json
 import re
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
+from urllib.parse import urlparse
 
+import mmengine
 import numpy as np
 import pytest
 import torch
+import torchvision
+from mmdet.models import PyramidVisionTransformerV2, SwinTransformer
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmfish.checkpoints import from_official, from_pytorchcv, load_backbone, to_official
-from mmfish.checkpoints.loading import read_content
+from mmfish.checkpoints.loading import (
+    plain_data_only,
+    read_content,
+    read_state_dict,
+    under_our_names,
+)
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet, FishNetClsHead
 
@@ -63,7 +79,9 @@ def test_to_the_released_names_and_back_changes_nothing(state_dict):
     assert all(torch.equal(back[key], state_dict[key]) for key in back)
 
 
-@pytest.mark.parametrize('kind', ['official', 'pytorchcv', 'classifier', 'detector', 'backbone'])
+@pytest.mark.parametrize(
+    'kind', ['official', 'pytorchcv', 'classifier', 'detector', 'backbone', "timm's layout"]
+)
 def test_pretrained_takes_every_kind_of_file_whole(kind, theirs, state_dict, tmp_path):
     runner_state = dict(
         meta=dict(epoch=1, seed=0),
@@ -78,6 +96,7 @@ def test_pretrained_takes_every_kind_of_file_whole(kind, theirs, state_dict, tmp
         classifier=dict(state_dict=state_dict, **runner_state),
         detector=dict(state_dict=detector, **runner_state),
         backbone=backbone_of(state_dict),
+        **{"timm's layout": dict(model=state_dict, epoch=1)},
     )[kind]
     torch.save(content, tmp_path / 'weights.pth')
     loaded = pretrained(tmp_path / 'weights.pth').state_dict()
@@ -86,18 +105,191 @@ def test_pretrained_takes_every_kind_of_file_whole(kind, theirs, state_dict, tmp
     assert all(torch.equal(loaded[key], expected[key]) for key in expected)
 
 
-@pytest.mark.parametrize('core', [b'numpy.core', b'numpy._core'])
+def as_if_saved_under(core, content, path):
+    """Save with the name that NumPy's core has in one of its major versions."""
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, entry in entries.items():
+            archive.writestr(name, re.sub(rb'numpy\._?core', core, entry))
+
+
+numpy_1_and_2 = pytest.mark.parametrize('core', [b'numpy.core', b'numpy._core'])
+
+
+@numpy_1_and_2
 def test_a_log_written_under_any_numpy_is_read(core, tmp_path):
-    history = HistoryBuffer([1.0, 3.0], [1, 1])
-    torch.save(dict(state_dict={}, log=history, mean=np.float64(2)), tmp_path / 'here.pth')
-    with (
-        zipfile.ZipFile(tmp_path / 'here.pth') as here,
-        zipfile.ZipFile(tmp_path / 'there.pth', 'w') as there,
-    ):
-        for name in here.namelist():
-            there.writestr(name, re.sub(rb'numpy\._?core', core, here.read(name)))
-    content = read_content(str(tmp_path / 'there.pth'))
-    assert content['log'].mean() == content['mean'] == 2
+    content = dict(log=HistoryBuffer([1.0, 3.0], [1, 1]), empty=HistoryBuffer())
+    as_if_saved_under(core, content, tmp_path / 'weights.pth')
+    content = read_content(str(tmp_path / 'weights.pth'))
+    assert content['log'].mean() == content['log'].statistics('mean') == 2
+    assert len(content['empty'].data[0]) == 0
+
+
+NUMPY_TYPES = [code for code in np.typecodes['All'] if code not in 'OVMm']
+NUMPY_TYPES += ['U7', 'S7', '>f8', '>i2', 'M8[ns]', 'M8[D]', 'm8[s]']
+
+
+@numpy_1_and_2
+@pytest.mark.parametrize('kind', NUMPY_TYPES)
+def test_numpy_arrays_and_scalars_of_every_plain_type_are_read(kind, core, tmp_path):
+    array = np.array([[0, 1, 2], [3, 4, 5]]).astype(kind)
+    content = dict(array=array, transposed=array.T, scalar=array[1, 1], empty=array[:0])
+    as_if_saved_under(core, content, tmp_path / 'weights.pth')
+    found = read_content(str(tmp_path / 'weights.pth'))
+    for name, expected in content.items():
+        assert isinstance(found[name], np.ndarray if expected.ndim else np.generic)
+        # NumPy itself reads other machines' byte order into this one's.
+        assert found[name].dtype == expected.dtype.newbyteorder('=')
+        np.testing.assert_array_equal(found[name], expected)
+
+
+def test_plain_python_data_is_read(tmp_path):
+    content = dict(
+        numbers=(1, 2.0, 3j, True, None, range(3), slice(1, 2)),
+        text=['a', b'b', bytearray(b'c'), b''],
+        sets=({1}, frozenset({2})),
+        metainfo=ConfigDict(classes=('cat',), nested=dict(palette=[(1, 2, 3)])),
+    )
+    torch.save(content, tmp_path / 'weights.pth')
+    found = read_content(str(tmp_path / 'weights.pth'))
+    assert found == content
+    assert type(found['metainfo'].nested) is ConfigDict
+
+
+@pytest.mark.parametrize('backbone', [SwinTransformer, PyramidVisionTransformerV2])
+@pytest.mark.parametrize('layout', ['model', 'state_dict', 'plain'])
+def test_mmdetections_own_backbones_load_the_layouts_that_they_know(backbone, layout, tmp_path):
+    options = {
+        SwinTransformer: dict(embed_dims=12, depths=[1] * 4, num_heads=[1, 1, 1, 1]),
+        PyramidVisionTransformerV2: dict(embed_dims=4, num_layers=[1] * 4),
+    }[backbone]
+    torch.manual_seed(0)
+    expected = backbone(**options).state_dict()
+    # Swin takes its weights out of a detector.
+    prefix = 'backbone.' if backbone is SwinTransformer else ''
+    weights = {prefix + key: tensor for key, tensor in expected.items()}
+    rest = dict(optimizer=dict(state={}), epoch=np.int64(3), config=ConfigDict(a=1))
+    contents = dict(model=dict(model=weights, **rest), state_dict=dict(state_dict=weights))
+    torch.save(contents.get(layout, weights), tmp_path / 'weights.pth')
+    init_cfg = ConfigDict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    net = backbone(**options, init_cfg=init_cfg)
+    with plain_data_only():
+        net.init_weights()
+    assert all(torch.equal(net.state_dict()[key], expected[key]) for key in expected)
+
+
+def hub_url(scheme):
+    hub = Path(mmengine.__path__[0], 'hub')
+    urls = {
+        'torchvision://resnet50': torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url,
+        'openmmlab://detectron2/resnet50_caffe': json.loads((hub / 'openmmlab.json').read_text())[
+            'detectron2/resnet50_caffe'
+        ],
+        'mmcls://vgg11': json.loads((hub / 'mmcls.json').read_text())['vgg11'],
+    }
+    return urls[scheme]
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    ['torchvision://resnet50', 'openmmlab://detectron2/resnet50_caffe', 'mmcls://vgg11'],
+)
+def test_a_name_in_one_of_mmengines_schemes_is_loaded_by_mmengine(
+    checkpoint, tmp_path, monkeypatch
+):
+    """Its downloads are kept in torch's folder, in which one lies already here."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    file = tmp_path / 'hub' / 'checkpoints' / Path(urlparse(hub_url(checkpoint)).path).name
+    file.parent.mkdir(parents=True)
+    torch.save({'backbone.conv1.weight': torch.ones(2)}, file)
+    with plain_data_only():
+        (weights,) = read_state_dict(checkpoint).values()
+        assert torch.equal(weights, torch.ones(2))
+
+
+def test_a_name_that_mmengine_does_not_know_is_an_error():
+    with pytest.raises(CheckpointError, match=r"openmmlab://trout .*'trout'.*check the name"):
+        read_state_dict('openmmlab://trout')
+
+
+def test_mmengine_loads_by_itself_again_after_a_run(tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    torch.save(dict(state_dict={}, options=argparse.Namespace(lr=1)), path)
+    with plain_data_only(), pytest.raises(CheckpointError, match='could run code'):
+        CheckpointLoader.load_checkpoint(path)
+    assert CheckpointLoader.load_checkpoint(path)['options'].lr == 1
+
+
+def test_what_somebody_else_allowed_torch_to_read_stays_allowed(tmp_path):
+    torch.save(HistoryBuffer, tmp_path / 'weights.pth')
+    torch.serialization.add_safe_globals([HistoryBuffer])
+    read_content(str(tmp_path / 'weights.pth'))
+    assert HistoryBuffer in torch.serialization.get_safe_globals()
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    torch.save({'weight': torch.ones(1)}, tmp_path / 'weights.pth')
+    assert read_state_dict('~/weights.pth').keys() == {'weight'}
+
+
+@pytest.mark.parametrize(
+    'kind', [PretrainedInit, 'mmengine.Pretrained', 'mmfish.PretrainedFishNet']
+)
+def test_pretrained_may_be_written_in_every_way_that_configs_know(kind, state_dict, tmp_path):
+    torch.save(state_dict, tmp_path / 'weights.pth')
+    init_cfg = dict(type=kind, checkpoint=str(tmp_path / 'weights.pth'))
+    net = FishNet('fishnet99', init_cfg=init_cfg)
+    net.init_weights()
+    assert torch.equal(net.stem[0].weight, state_dict['backbone.stem.0.weight'])
+    torch.save({**state_dict, 'backbone.stray': torch.ones(1)}, tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match='stray'):
+        FishNet('fishnet99', init_cfg=init_cfg).init_weights()
+
+
+def run_python(code):
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pretrained_works_in_a_process_that_never_imported_mmfish(theirs, state_dict, tmp_path):
+    file = tmp_path / 'weights.pth'
+    torch.save(theirs.state_dict(), file)
+    expected = state_dict['backbone.stem.0.weight'].double().sum().item()
+    run_python(f"""
+from mmengine.registry import DefaultScope
+from mmdet.registry import MODELS
+import mmdet.models
+DefaultScope.get_instance('test', scope_name='mmdet')
+net = MODELS.build(dict(type='mmfish.FishNet', arch='fishnet99',
+                        init_cfg=dict(type='Pretrained', checkpoint={str(file)!r})))
+net.init_weights()
+assert net.stem[0].weight.double().sum().item() == {expected!r}
+""")
+
+
+def test_weights_are_loaded_without_fcntl_too_as_on_windows():
+    run_python("""
+import sys
+sys.modules['fcntl'] = None
+import mmfish.checkpoints
+""")
+
+
+def test_a_state_dict_is_renamed_alike_with_and_without_knowing_its_arch(theirs, state_dict):
+    official = to_official(state_dict)
+    for renamed in (under_our_names(theirs.state_dict(), ''), under_our_names(official, '')):
+        assert renamed.keys() == state_dict.keys()
+        assert all(torch.equal(renamed[key], state_dict[key]) for key in state_dict)
+
+
+def test_two_tensors_for_one_place_in_the_network_are_refused(state_dict):
+    official = to_official(state_dict)
+    official['backbone.stem.0.weight'] = official['conv1.0.weight']
+    with pytest.raises(CheckpointError, match='the file has two tensors for the same place'):
+        under_our_names(official, 'the file')
 
 
 def test_a_network_with_fewer_levels_takes_its_part(state_dict, tmp_path):

@@ -1,13 +1,18 @@
 """Files with weights that are not what they were taken for: refused in one sentence, unread."""
 
+import io
 import os
 import pickle
 import re
 import socket
 import zipfile
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -56,6 +61,40 @@ def plain_pickle(path, state_dict):
 
 def code_beside_the_weights(path, state_dict):
     torch.save(dict(meta=Malicious(path.parent / 'harm'), state_dict=state_dict), path)
+
+
+def code_through_getattr(path, state_dict):
+    """A pickle of allowed names alone, which gets at `exec` through the globals of a method."""
+
+    def text(string):
+        return pickle.BINUNICODE + len(string).to_bytes(4, 'little') + string.encode()
+
+    def attribute(owner, name):
+        return b'cbuiltins\ngetattr\n' + owner + text(name) + pickle.TUPLE2 + pickle.REDUCE
+
+    def call_as_np_array(function, argument):
+        """HistoryBuffer(argument, argument) calls np.array(argument): put `function` there."""
+        fake = history + pickle.EMPTY_TUPLE + pickle.NEWOBJ + pickle.EMPTY_DICT
+        fake += text('array') + function + pickle.SETITEM + pickle.BUILD
+        replaced = attribute(init, '__globals__') + text('np') + fake + pickle.SETITEM
+        call = history + text(argument) * 2 + pickle.TUPLE2 + pickle.REDUCE
+        return text('replaced') + replaced + text('called') + call
+
+    history = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
+    init = attribute(history, '__init__')
+    item = attribute(attribute(init, '__builtins__'), '__getitem__')
+    harm = f'import os; os.mkdir({str(path.parent / "harm")!r})'
+    code = pickle.PROTO + b'\x02' + pickle.EMPTY_DICT + pickle.MARK
+    # What was called is the buffer's history: after the first call that is `exec`.
+    first = call_as_np_array(item, 'exec')
+    called = first.rindex(history)
+    code += first[:called] + attribute(first[called:], '_log_history') + pickle.BINPUT + b'\x00'
+    code += call_as_np_array(pickle.BINGET + b'\x00', harm) + pickle.SETITEMS + pickle.STOP
+    with io.BytesIO() as buffer:
+        torch.save({}, buffer)
+        with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, 'w') as target:
+            for name in source.namelist():
+                target.writestr(name, code if name.endswith('data.pkl') else source.read(name))
 
 
 def truncated(path, state_dict):
@@ -150,6 +189,7 @@ FILES = {
     'code': (code, 'could run code'),
     'code in a plain pickle': (plain_pickle, 'could run code'),
     'code beside the weights': (code_beside_the_weights, 'could run code'),
+    'code through getattr': (code_through_getattr, 'could run code'),
     'truncated': (truncated, 'damaged'),
     'a changed byte': (changed_byte, 'damaged|could run code|is no'),
     'empty': (empty, 'damaged|is no checkpoint'),
@@ -165,8 +205,8 @@ FILES = {
     'another arch': (another_arch, r'lacks (backbone\.)?body\.1\.refine|but has no'),
     'another shape': (another_shape, r'stem\.0\.weight.*\[5,'),
     'more blocks': (more_blocks, r'refine\.7'),
-    'NaN': (with_value(float('nan')), r'NaN.*bridge\.blocks\.0\.conv2\.weight'),
-    'infinity': (with_value(float('inf')), r'infinite.*bridge\.blocks\.0\.conv2\.weight'),
+    'NaN': (with_value(float('nan')), r'NaN or Inf in .*bridge\.blocks\.0\.conv2\.weight'),
+    'Inf': (with_value(float('inf')), r'NaN or Inf in .*bridge\.blocks\.0\.conv2\.weight'),
     'integers': (integers, r'stem\.0\.weight'),
     'sparse': (sparse, r'stem\.0\.weight'),
 }
@@ -284,7 +324,7 @@ def test_a_url_that_cannot_be_reached(how, config, tool, tmp_path):
     assert 'network' in message
 
 
-def test_convert_refuses_numbers_that_are_none(tmp_path, tool):
+def test_convert_refuses_nan(tmp_path, tool):
     with torch.device('meta'):
         parts = torch.nn.ModuleDict(dict(backbone=FishNet('fishnet99'), head=FishNetClsHead()))
     # One number each, in every place: small files.
@@ -298,6 +338,33 @@ def test_convert_refuses_numbers_that_are_none(tmp_path, tool):
     assert 'NaN' in message
     assert key in message
     assert not (tmp_path / 'out.pth').exists()
+
+
+@DATASETS.register_module()
+class DatasetWithNumPyColors(CocoDataset):
+    """What MMEngine saves of it, the metainfo, has another type than the numbers of the log."""
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=('circle', 'square', 'triangle'),
+        colors=np.array([[1, 2, 3]] * 3, np.uint8),
+        nested=dict(joints=np.array(['a', 'b']), ratio=np.float16(0.5)),
+    )
+
+
+def test_a_run_tests_and_resumes_what_it_saved_with_numpy_in_its_metainfo(config, tool, tmp_path):
+    options = [
+        f'{split}_dataloader.dataset.type={DatasetWithNumPyColors.__name__}'
+        for split in ('train', 'val', 'test')
+    ]
+    work = ['--work-dir', tmp_path]
+    assert tool('train.py', config, *work, '--cfg-options', *options) is None
+    (saved,) = tmp_path.glob('*iter_1.pth')
+    metainfo = torch.load(saved, weights_only=False)['meta']['dataset_meta']
+    assert metainfo['colors'].dtype == np.uint8
+    assert tool('test.py', config, saved, *work, '--cfg-options', *options) is None
+    options.append('train_cfg.max_iters=2')
+    assert tool('train.py', config, *work, '--resume', '--cfg-options', *options) is None
+    assert list(tmp_path.glob('*iter_2.pth'))
 
 
 def test_a_good_checkpoint_and_one_for_other_classes_are_taken(good, config, tool, tmp_path):
