@@ -27,6 +27,7 @@ def config(root='data/coco/', split='train'):
     )
     return Config(
         dict(
+            default_scope='mmdet',
             data_root='data/coco/',
             train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dataset)),
             val_evaluator=[dict(ann_file='data/coco/annotations/instances_val2017.json')],
@@ -101,7 +102,7 @@ def test_a_data_root_for_data_that_lie_in_no_folder_is_an_error():
 
 def imagenet(root):
     dataset = dict(type='ImageNet', data_root=str(root), split='val')
-    return Config(dict(val_dataloader=dict(dataset=dataset)))
+    return Config(dict(default_scope='mmpretrain', val_dataloader=dict(dataset=dataset)))
 
 
 def test_imagenet_by_folders_of_classes_or_by_a_list_passes(tmp_path):

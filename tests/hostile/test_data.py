@@ -17,7 +17,7 @@ from pycocotools import mask as mask_utils
 
 from demo.shapes import CLASSES, PALETTE
 from mmfish.datasets import LoadAnnotations, LoadImageFromFile
-from mmfish.datasets.annotations import checked_annotations
+from mmfish.datasets.annotations import check_annotation_files
 from mmfish.datasets.layouts import check_data
 from mmfish.errors import DataError, UsageError
 
@@ -46,18 +46,17 @@ def spoiled(root, original, change):
 def build(root, pipeline=None, **options):
     """The data set as a run looks at it and builds it."""
     dataset = dict(
-        type='CocoDataset',
-        metainfo=dict(classes=CLASSES, palette=PALETTE),
         data_root=str(root),
         ann_file=ANNOTATIONS,
         data_prefix=dict(img='train2017/'),
-        **options,
+        **{'metainfo': dict(classes=CLASSES, palette=PALETTE), **options},
     )
-    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
-    del dataset['type']
-    with checked_annotations():
-        # To serialize collects garbage first, which takes longer than the rest.
-        return CocoDataset(**dataset, pipeline=pipeline or loading(), serialize_data=False)
+    loader = dict(dataset=dict(type='CocoDataset', **dataset))
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
+    check_data(cfg, ('train',))
+    check_annotation_files(cfg, ('train',))
+    # To serialize collects garbage first, which takes longer than the rest.
+    return CocoDataset(**dataset, pipeline=pipeline or loading(), serialize_data=False)
 
 
 def loading(**options):
