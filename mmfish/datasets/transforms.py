@@ -84,26 +84,26 @@ class LoadAnnotations(mmdet.datasets.transforms.LoadAnnotations):
 
 @TRANSFORMS.register_module()
 class Resize(mmdet.datasets.transforms.Resize):
-    """MMDetection's, which leaves every image at least one pixel in height and in width.
+    """MMDetection's, which leaves every image at least one pixel high and wide.
 
-    An image of 1x3000 that keeps its ratio has no height at all at a scale of (1333, 800), and
-    OpenCV fails. Here its height stays at one pixel. All other images are resized as by
-    MMDetection.
+    At a scale of (1333, 800), an image of 1x3000 that keeps its ratio would have no height at all,
+    and OpenCV fails. Here it becomes 1x1333. All other images are resized as by MMDetection.
     """
 
     def transform(self, results: dict) -> dict:
         """Resize one image and its annotations."""
-        if self.scale and self.keep_ratio:
+        size = self.scale
+        if size and self.keep_ratio:
             height, width = results['img'].shape[:2]
-            new_width, new_height = rescale_size((width, height), self.scale)
-            if not (new_width and new_height):
-                size = (max(new_width, 1), max(new_height, 1))
-                return mmdet.datasets.transforms.Resize(
-                    size,
-                    clip_object_border=self.clip_object_border,
-                    backend=self.backend,
-                    interpolation=self.interpolation,
-                )(results)
+            size = rescale_size((width, height), size)
+        if size and 0 in size:
+            stretch = mmdet.datasets.transforms.Resize(
+                (max(size[0], 1), max(size[1], 1)),
+                clip_object_border=self.clip_object_border,
+                backend=self.backend,
+                interpolation=self.interpolation,
+            )
+            return stretch(results)
         return super().transform(results)
 
 

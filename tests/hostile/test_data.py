@@ -305,7 +305,7 @@ def test_masks_that_cannot_be_used_are_named_with_their_image(case, root, origin
     assert '\n' not in str(error.value)
 
 
-SIZES = [(1, 1), (50, 20_000), (20_000, 50)]
+SIZES = [(1, 1), (50, 20_000), (20_000, 50), (1, 3000), (3000, 1)]
 
 
 def strange_sizes(root, original):
@@ -344,7 +344,7 @@ train_dataloader = dict(dataset=dict(pipeline=[
 ]))
 """
     )
-    assert tool(*train(resized, root, 'train_cfg.max_iters=2')) is None
+    assert tool(*train(resized, root, 'train_cfg.max_iters=3')) is None
 
 
 def train(config, root, *options):
