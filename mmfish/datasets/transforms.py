@@ -29,7 +29,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     """
 
     def __init__(self, ignore_empty: bool = False, **kwargs: Any) -> None:
-        # MMCV's own way to ignore passes over missing files only, and in silence.
+        # MMCV's own ignore_empty skips missing files only, and says nothing.
         super().__init__(ignore_empty=False, **kwargs)
         self.skip = ignore_empty
         # Shared by the worker processes.

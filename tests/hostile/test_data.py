@@ -1,4 +1,4 @@
-"""Data that cannot be trained on: named before the run, or when met; or counted and left out."""
+"""Data that cannot be trained on is named before the run or when loaded, or counted and left out."""
 
 import copy
 import json
@@ -243,20 +243,20 @@ def test_an_image_that_cannot_be_read_is_named(spoil, root, original):
 
 
 @pytest.mark.parametrize('spoil', IMAGES)
-def test_or_skipped_and_counted_if_the_config_says_so(spoil, root, original, warnings):
+def test_ignore_empty_skips_and_counts_images_that_cannot_be_read(spoil, root, original, warnings):
     dataset = build(root, loading(ignore_empty=True))
     path = root / 'train2017' / original['images'][0]['file_name']
     spoil(path)
     for _ in range(2):
         assert dataset[0]['data_samples'].img_path != str(path)
-    # The image that takes its place is drawn: it can be the same again.
+    # The image that takes its place is drawn at random: it can be the same one again.
     messages = [r.getMessage() for r in warnings.records if str(path) in r.getMessage()]
     assert len(messages) >= 2
     for count, message in enumerate(messages, start=1):
         assert f'{count} skipped so far' in message
 
 
-# What only the image itself shows, or only the mask's own code would.
+# Problems that show only when an image or its masks are loaded.
 MET_LATE = {
     'RLE of the size that the file gives a smaller image': (
         lambda c: (
