@@ -1,4 +1,4 @@
-"""Data that cannot be trained on is named before the run or when loaded, or counted and left out."""
+"""Data that cannot be trained on: named before the run or when loaded, or left out and counted."""
 
 import copy
 import json
