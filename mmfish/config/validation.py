@@ -20,7 +20,8 @@ OLD_SETTINGS = dict(
     checkpoint_config='default_hooks',
     img_norm_cfg='model.data_preprocessor',
 )
-LOADING = ('LoadImageFromFile', 'LoadAnnotations')
+REPLACED = ('LoadImageFromFile', 'LoadAnnotations', 'Resize')
+RESIZING = ('RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge')
 
 
 def validate_config(cfg: Config) -> None:
@@ -66,10 +67,12 @@ def name_data_errors(cfg: Config) -> None:
         loader = cfg.get(f'{split}_dataloader') or {}
         for step in dicts(loader.get('dataset')):
             name = str(step.get('type')).removeprefix('mmdet.')
-            image = name.removeprefix('mmcv.') == LOADING[0]
-            boxes = name == LOADING[1] and (scope == 'mmdet' or name != step['type'])
+            image = name.removeprefix('mmcv.') == REPLACED[0]
+            boxes = name in REPLACED[1:] and (scope == 'mmdet' or name != step['type'])
             if image or boxes:
                 step['type'] = f'mmfish.{name.removeprefix("mmcv.")}'
+            if name.removeprefix('mmcv.') in RESIZING and scope == 'mmdet':
+                step.setdefault('resize_type', 'mmfish.Resize')
 
 
 def is_fishnet(backbone: Any) -> bool:

@@ -1,5 +1,5 @@
 """Data sets of one's own and MMDetection's: where they lie, whether they can be used, loading."""
 
-from mmfish.datasets.transforms import LoadAnnotations, LoadImageFromFile
+from mmfish.datasets.transforms import LoadAnnotations, LoadImageFromFile, Resize
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile']
+__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'Resize']

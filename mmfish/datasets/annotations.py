@@ -1,92 +1,60 @@
-"""Annotation files checked while MMDetection reads them: what is wrong is named before a run."""
+"""Annotation files in COCO's format, checked before a run: what is wrong with them is named."""
 
+import gc
+import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+import mmap
+import os
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import CocoDataset
-from mmdet.datasets.api_wrappers import COCO
+from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmfish.datasets.layouts import data_sets, is_remote, reads_like_coco
 from mmfish.errors import DataError
 
-# What MMDetection reads of each entry; other fields are optional.
-FIELDS = dict(
-    images=('id', 'file_name', 'height', 'width'),
-    categories=('id', 'name'),
-    annotations=('id', 'image_id', 'category_id', 'bbox', 'area'),
-)
+# Polygons of three points or more, as JSON writes them: they are most of COCO's bytes, and to
+# recognise them is faster than to parse their numbers. Any other segmentation is parsed.
+_NUMBER = r'-?(?!0\d)\d+(?:\.\d+|)'
+_POLYGON = rf'\[{_NUMBER}, ?{_NUMBER}(?:, ?{_NUMBER}, ?{_NUMBER}){{2,}}\]'
+_POLYGONS = re.compile(rf'"segmentation": ?\[{_POLYGON}(?:, ?{_POLYGON})*\]'.encode())
 
 
-@contextmanager
-def checked_annotations() -> Iterator[None]:
-    """While this lasts, MMDetection's data sets of COCO's format read with `CheckedCOCO`."""
-    before = CocoDataset.COCOAPI
-    CocoDataset.COCOAPI = CheckedCOCO
-    try:
-        yield
-    finally:
-        CocoDataset.COCOAPI = before
+def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Check the annotation files of a config's data sets in COCO's format, each file once.
 
-
-class CheckedCOCO(COCO):
-    """pycocotools' reader, with a look at what it has read.
+    Data sets that read other formats, and files that do not lie in a local folder, are left to
+    MMDetection.
 
     Args:
-        annotation_file: path of a file with instances in COCO's format.
+        cfg: a config with ``<split>_dataloader`` entries.
+        splits: of 'train', 'val' and 'test'.
 
     Raises:
-        DataError: as in `check_annotations`, or the file is no JSON.
+        DataError: a file is no JSON, has what `check_annotations` refuses, or lacks a category of
+            the config's classes.
     """
-
-    def __init__(self, annotation_file: str | None = None) -> None:
-        self.file = annotation_file
-        try:
-            super().__init__(annotation_file)
-        except (ValueError, AssertionError, RecursionError) as error:
-            raise _not_coco(annotation_file, f'it is no JSON object ({error})') from error
-
-    def createIndex(self) -> None:  # noqa: N802
-        """Check what was read, then index it."""
-        check_annotations(self.dataset, str(self.file))
-        super().createIndex()
-
-    def get_cat_ids(
-        self, cat_names: Collection[str] = (), sup_names: Any = (), cat_ids: Any = ()
-    ) -> list:
-        """The ids of categories; those without a name in the file would shift all the labels.
-
-        Raises:
-            DataError: the file has no category of one of the names.
-        """
-        names = [category['name'] for category in self.dataset['categories']]
-        if isinstance(cat_names, str):
-            raise DataError(
-                f'metainfo of the data set of {self.file} has classes={cat_names!r}: expected a '
-                f'tuple of names, as in ({cat_names!r},)'
-            )
-        unknown = [name for name in cat_names if name not in names]
-        if unknown:
-            raise DataError(
-                f'{self.file} has no category {unknown[0]!r}, one of {len(unknown)} classes of the '
-                f'config that it lacks: it has {_some(names)}; name the classes to train in '
-                'metainfo=dict(classes=(...)) of the data set'
-            )
-        others = {c['id'] for c in self.dataset['categories'] if c['name'] not in set(cat_names)}
-        if cat_names and others:
-            count = sum(a['category_id'] in others for a in self.dataset.get('annotations', ()))
-            print_log(
-                f'{self.file}: left out are {count} annotations of {len(others)} categories which '
-                'are not among the classes of the config',
-                'current',
-                logging.WARNING,
-            )
-        return super().get_cat_ids(cat_names, sup_names, cat_ids)
+    classes_of = {}
+    for dataset, kind in data_sets(cfg, splits):
+        if is_remote(dataset) or not reads_like_coco(kind):
+            continue
+        # With lazy_init the data set resolves its path and its classes, and reads nothing.
+        options = {key: dataset[key] for key in dataset.keys() - {'type', '_scope_', 'pipeline'}}
+        unread = kind(**{**options, 'lazy_init': True})
+        classes = unread.metainfo.get('classes') or ()
+        classes = classes if isinstance(classes, str) else tuple(classes)
+        classes_of.setdefault(os.path.abspath(unread.ann_file), set()).add(classes)
+    for file, choices in classes_of.items():
+        content = _read(file)
+        check_annotations(content, file)
+        for classes in choices:
+            _check_classes(content, classes, file)
 
 
-def check_annotations(content: dict[str, Any], file: str) -> None:
+def check_annotations(content: Any, file: str) -> None:
     """Check a data set in COCO's format: fields, references, boxes, the form of masks.
 
     MMDetection leaves out boxes without area or outside their image, and ignores polygons of less
@@ -100,58 +68,83 @@ def check_annotations(content: dict[str, Any], file: str) -> None:
     Raises:
         DataError: names the entry, what is wrong and what was expected.
     """
-    for part, fields in FIELDS.items():
-        entries = content.get(part, [] if part == 'annotations' else None)
+    if not isinstance(content, dict):
+        raise _not_coco(file, 'it is no JSON object')
+    content = {'annotations': [], **content}
+    for part in ('images', 'categories', 'annotations'):
+        entries = content.get(part)
         if not isinstance(entries, list) or not (entries or part == 'annotations'):
             raise _not_coco(file, f'it has no list of "{part}"')
-        _check_entries(entries, part, fields, file)
-    images, annotations = content['images'], content.get('annotations', [])
+    images, annotations = content['images'], content['annotations']
 
-    for image in images:
-        if not isinstance(image['file_name'], str) or not image['file_name']:
-            raise _wrong(file, 'image', image, f'has the file_name {image["file_name"]!r}')
-    sizes = _numbers(images, ('width', 'height'), 'image', file, 2)
+    image_ids = _ids(content, 'images', 'id', file)
+    category_ids = _ids(content, 'categories', 'id', file)
+    annotation_ids = _ids(content, 'annotations', 'id', file)
+    for part, ids in (
+        ('images', image_ids),
+        ('categories', category_ids),
+        ('annotations', annotation_ids),
+    ):
+        if len(set(ids)) < len(ids):
+            seen = set()
+            twice = next(i for i in ids if i in seen or seen.add(i))
+            raise _not_coco(file, f'its "{part}" has the id {twice!r} twice')
+    _column(content, 'categories', 'name', file)
+    for image, name in zip(images, _column(content, 'images', 'file_name', file), strict=True):
+        if not isinstance(name, str) or not name:
+            raise _wrong(file, 'image', image, f'has the file_name {name!r}')
+    sizes = np.hstack([_numbers(content, 'images', side, 1, file) for side in ('width', 'height')])
     if (sizes <= 0).any():
         raise _wrong(file, 'image', images[(sizes <= 0).any(1).argmax()], 'has no width or height')
+
+    images_of = _ids(content, 'annotations', 'image_id', file)
+    categories_of = _ids(content, 'annotations', 'category_id', file)
+    for kind, used, known in (
+        ('image', images_of, image_ids),
+        ('category', categories_of, category_ids),
+    ):
+        unknown = set(used).difference(known)
+        if unknown:
+            index = next(i for i, value in enumerate(used) if value in unknown)
+            raise _wrong(
+                file,
+                'annotation',
+                annotations[index],
+                f'is of {kind} {used[index]}, which is not among {_some(known)}',
+            )
+    boxes = _numbers(content, 'annotations', 'bbox', 4, file)
+    areas = _numbers(content, 'annotations', 'area', 1, file)[:, 0]
     if not annotations:
         return
 
-    number = {image['id']: i for i, image in enumerate(images)}
-    categories = {category['id'] for category in content['categories']}
-    for annotation in annotations:
-        if annotation['image_id'] not in number:
-            problem = f'is of image {annotation["image_id"]}, which is not among the images'
-            raise _wrong(file, 'annotation', annotation, problem)
-        if annotation['category_id'] not in categories:
-            problem = f'is of category {annotation["category_id"]}, which is not among the'
-            raise _wrong(
-                file, 'annotation', annotation, f'{problem} categories {_some(categories)}'
-            )
-
-    width, height = sizes[[number[annotation['image_id']] for annotation in annotations]].T
-    boxes = _numbers(annotations, ('bbox',), 'annotation', file, 4)
-    areas = _numbers(annotations, ('area',), 'annotation', file, 1)[:, 0]
+    number = {image_id: i for i, image_id in enumerate(image_ids)}
+    sizes = sizes[[number[image_id] for image_id in images_of]]
+    width, height = sizes.T
     x, y, w, h = boxes.T
     inside = (np.minimum(x + w, width) > np.maximum(x, 0)) & (
         np.minimum(y + h, height) > np.maximum(y, 0)
     )
     useless = ~inside | (areas <= 0) | (w < 1) | (h < 1)
-    shapes = zip(height.astype(int).tolist(), width.astype(int).tolist(), strict=True)
-    few_points = [
-        i
-        for i, (annotation, shape) in enumerate(zip(annotations, shapes, strict=True))
-        if annotation.get('segmentation') and not _check_mask(annotation, shape, file)
-    ]
+    few_points = []
+    for i, annotation in enumerate(annotations):
+        mask = annotation.get('segmentation')
+        if not mask:
+            continue
+        problem = _form_problem(mask)
+        if not problem and isinstance(mask, dict):
+            problem = run_lengths_problem(mask, (int(height[i]), int(width[i])))
+        if problem:
+            raise _wrong(file, 'annotation', annotation, problem)
+        if isinstance(mask, list) and any(len(p) < 6 or len(p) % 2 for p in mask):
+            few_points.append(i)
     for indices, what in (
         (np.flatnonzero(useless), 'a box without area (of a pixel at least) or outside its image'),
         (few_points, 'a polygon of less than three points'),
     ):
         if len(indices):
-            print_log(
+            _warn(
                 f'{file}: {len(indices)} of {len(annotations)} annotations have {what}, which '
-                f'MMDetection leaves out (the first is annotation {annotations[indices[0]]["id"]})',
-                'current',
-                logging.WARNING,
+                f'MMDetection leaves out (the first is annotation {annotation_ids[indices[0]]})'
             )
     if useless.all():
         raise DataError(
@@ -160,89 +153,127 @@ def check_annotations(content: dict[str, Any], file: str) -> None:
         )
 
 
-def mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
-    """What makes a mask useless for an image, before pycocotools' C code meets it.
+def run_lengths_problem(mask: dict, size: tuple[int, int]) -> str | None:
+    """What makes run lengths useless for an image, before pycocotools' C code meets them.
 
     Args:
-        mask: polygons [[x, y, x, y, ...], ...], or run lengths dict(size, counts).
+        mask: dict(size, counts).
         size: height and width of the image.
 
     Returns:
-        The end of a sentence that begins with the mask, or None. Polygons with too few points are
-        no problem: they are ignored.
+        The end of a sentence that begins with the mask, or None.
     """
-    if isinstance(mask, list):
-        for polygon in mask:
-            if not isinstance(polygon, list | np.ndarray):
-                return 'has polygons that are no lists: expected [[x, y, x, y, ...], ...]'
-        return None
-    if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
-        return 'has a segmentation that is neither polygons nor run lengths with size and counts'
     if list(mask['size'] if isinstance(mask['size'], Sequence) else ()) != list(size):
         return f'has run lengths for an image of {mask["size"]}, and its image is {list(size)}'
-    counts = mask['counts']
-    if isinstance(counts, list):
+    if isinstance(mask['counts'], list):
         try:
-            lengths = np.array(counts)
+            lengths = np.array(mask['counts'])
         except ValueError:  # lists within the list
             lengths = np.array(None)
         whole = lengths.dtype.kind == 'i' and lengths.ndim == 1 and lengths.size
         if not whole or lengths.min() < 0 or lengths.sum() != size[0] * size[1]:
             return f'has run lengths that do not add up to {size[0]} x {size[1]} pixels'
-    elif not isinstance(counts, str | bytes):
-        return f'has run lengths of type {type(counts).__name__}: expected a list or a string'
     return None
 
 
-def _check_mask(annotation: dict, size: tuple[int, int], file: str) -> bool:
-    """Whether all polygons have enough points."""
-    mask = annotation['segmentation']
-    problem = mask_problem(mask, size)
-    if problem:
-        raise _wrong(file, 'annotation', annotation, problem)
-    return isinstance(mask, dict) or all(len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+def _form_problem(mask: Any) -> str | None:
+    """What a segmentation that is neither polygons nor run lengths has instead."""
+    if isinstance(mask, list):
+        if all(isinstance(polygon, list) for polygon in mask):
+            return None
+        return 'has polygons that are no lists: expected [[x, y, x, y, ...], ...]'
+    if not isinstance(mask, dict) or not {'size', 'counts'} <= mask.keys():
+        return 'has a segmentation that is neither polygons nor run lengths with size and counts'
+    if not isinstance(mask['counts'], list | str):
+        kind = type(mask['counts']).__name__
+        return f'has run lengths of type {kind}: expected a list or a string'
+    return None
 
 
-def _check_entries(entries: list, part: str, fields: tuple[str, ...], file: str) -> None:
-    ids = set()
-    needed = set(fields)
-    id_fields = [field for field in fields if field.endswith('id')]
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise _not_coco(file, f'its "{part}" has {entry!r:.40}')
-        if not needed <= entry.keys():
-            lacking = next(field for field in fields if field not in entry)
-            raise _not_coco(file, f'of its "{part}" {entry!r:.60} has no "{lacking}"')
-        for field in id_fields:
-            if not isinstance(entry[field], (int, str)):
-                raise _not_coco(file, f'its "{part}" has the {field} {entry[field]!r:.40}')
-        ids.add(entry['id'])
-    if len(ids) < len(entries):
-        seen = set()
-        twice = next(e['id'] for e in entries if e['id'] in seen or seen.add(e['id']))
-        raise _not_coco(file, f'its "{part}" has the id {twice!r} twice')
+def _check_classes(content: dict, classes: str | tuple[str, ...], file: str) -> None:
+    """Check that a file has the config's classes: missing ones would shift all the labels."""
+    if isinstance(classes, str):
+        raise DataError(
+            f'metainfo of the data set of {file} has classes={classes!r}: expected a tuple of '
+            f'names, as in ({classes!r},)'
+        )
+    names = [category['name'] for category in content['categories']]
+    lacking = [name for name in classes if name not in names]
+    if lacking:
+        raise DataError(
+            f'{file} has no category {lacking[0]!r}, one of {len(lacking)} classes of the config '
+            f'that it lacks: it has {_some(names)}; name the classes to train in '
+            'metainfo=dict(classes=(...)) of the data set'
+        )
+    others = {c['id'] for c in content['categories'] if c['name'] not in classes}
+    if classes and others:
+        count = sum(a['category_id'] in others for a in content.get('annotations', ()))
+        _warn(
+            f'{file}: left out are {count} annotations of {len(others)} categories which are not '
+            'among the classes of the config'
+        )
 
 
-def _numbers(
-    entries: list[dict], fields: tuple[str, ...], kind: str, file: str, count: int
-) -> np.ndarray:
-    """The fields of all entries, (N, count)."""
+def _read(file: str) -> Any:
+    """The content of a JSON file, with an empty list in the place of good polygons."""
+    # Python would look for garbage among the growing number of entries again and again.
+    collects_garbage = gc.isenabled()
+    gc.disable()
+    try:
+        with (
+            open(file, 'rb') as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
+            shortened = _POLYGONS.sub(b'"segmentation":[]', text)
+        return json.loads(shortened.decode())
+    except (ValueError, RecursionError) as error:
+        raise _not_coco(file, f'it is no JSON object ({error})') from error
+    finally:
+        if collects_garbage:
+            gc.enable()
 
-    def table(rows: list[dict]) -> np.ndarray | None:
+
+def _column(content: dict, part: str, field: str, file: str) -> list:
+    """One field of all entries of a part."""
+    try:
+        return [entry[field] for entry in content[part]]
+    except (KeyError, TypeError, IndexError):
+        entries = content[part]
+        entry = next(e for e in entries if not isinstance(e, dict) or field not in e)
+        raise _not_coco(file, f'of its "{part}" {entry!r:.60} has no "{field}"') from None
+
+
+def _ids(content: dict, part: str, field: str, file: str) -> list[int | str]:
+    ids = _column(content, part, field, file)
+    for value in ids:
+        if not isinstance(value, (int, str)):
+            raise _not_coco(file, f'its "{part}" has the {field} {value!r:.40}')
+    return ids
+
+
+def _numbers(content: dict, part: str, field: str, count: int, file: str) -> np.ndarray:
+    """A field of ``count`` numbers of all entries of a part, (N, count)."""
+
+    def table(values: list) -> np.ndarray | None:
         try:
-            values = np.array([[row[field] for field in fields] for row in rows])
+            numbers = np.array(values)
         except ValueError:  # rows of different lengths
             return None
-        good = values.dtype.kind in 'iuf' and values.size == count * len(rows)
-        return values.reshape(-1, count) if good and np.isfinite(values).all() else None
+        good = numbers.dtype.kind in 'iuf' and numbers.size == count * len(values)
+        return numbers.reshape(-1, count) if good and np.isfinite(numbers).all() else None
 
-    numbers = table(entries)
+    values = _column(content, part, field, file)
+    numbers = table(values)
     if numbers is None:
         # Each is good if the numbers of some are too large for the others' type.
-        wrong = next((entry for entry in entries if table([entry]) is None), entries[0])
-        values = ', '.join(f'{field} {wrong[field]!r:.60}' for field in fields)
-        raise _wrong(file, kind, wrong, f'has {values}: expected numbers, {count} in all')
+        wrong = next((i for i, value in enumerate(values) if table([value]) is None), 0)
+        problem = f'has {field} {values[wrong]!r:.60}: expected numbers, {count} in all'
+        raise _wrong(file, part.removesuffix('s'), content[part][wrong], problem)
     return numbers
+
+
+def _warn(message: str) -> None:
+    print_log(message, 'current', logging.WARNING)
 
 
 def _some(values: Collection) -> str:
@@ -250,7 +281,7 @@ def _some(values: Collection) -> str:
     return ', '.join(values[:10]) + (f' and {len(values) - 10} more' if len(values) > 10 else '')
 
 
-def _not_coco(file: str | None, problem: str) -> DataError:
+def _not_coco(file: str, problem: str) -> DataError:
     return DataError(
         f"{file} is not in COCO's format: {problem}; expected is an object with lists of images, "
         'categories and annotations, as in instances_train2017.json'

@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
+from mmpretrain.datasets import ImageNet
 
 from mmfish.errors import DataError, MissingDataError, UsageError
+from mmfish.registry import component
 
 # What to do without a data set of either layout.
 COCO = (
@@ -32,15 +36,25 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
 
     Args:
         cfg: changed in place.
-        root: takes the place of each ``data_root``, also at the beginning of other paths.
+        root: takes the place of the ``data_root`` of all data sets, also at the beginning of other
+            paths. Where one ``data_root`` is the parent of the others, it takes the place of the
+            parent, and the others stay folders within it.
 
     Raises:
-        UsageError: no data set of the config has a ``data_root``.
+        UsageError: no data set of the config has a ``data_root``, or they lie in several folders of
+            which none is the parent of all others.
     """
-    root = os.path.join(root, '')
-    old_roots = {dataset.data_root for dataset in _datasets(cfg) if dataset.get('data_root')}
-    if not old_roots:
+    roots = {dataset.get('data_root') or '' for dataset, _ in data_sets(cfg)} - {''}
+    roots = sorted({old.rstrip('/') for old in roots}, key=len)
+    if not roots:
         raise UsageError('--data-root: no data set of this config has a data_root to be replaced')
+    parent = roots[0]
+    if not all(f'{other}/'.startswith(f'{parent}/') for other in roots):
+        raise UsageError(
+            f'--data-root: the data sets of this config lie in {", ".join(roots)}, and one folder '
+            'cannot take the place of all of them: give each its own data_root in the config, or '
+            'with --cfg-options, e.g. val_dataloader.dataset.data_root=FOLDER'
+        )
 
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
@@ -48,10 +62,8 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
                 value[key] = moved(value[key])
         elif isinstance(value, list | tuple):
             return type(value)(moved(item) for item in value)
-        elif isinstance(value, str):
-            for old in old_roots:
-                if value == old or value.startswith(f'{old.rstrip("/")}/'):
-                    return root + value.removeprefix(old).lstrip('/')
+        elif isinstance(value, str) and f'{value}/'.startswith(f'{parent}/'):
+            return os.path.join(root, value.removeprefix(parent).lstrip('/'))
         return value
 
     for key in cfg:
@@ -60,9 +72,10 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Look for the files of a config's data sets of the layouts of COCO and of ImageNet.
+    """Look for the files of a config's data sets in the layouts of COCO and of ImageNet.
 
-    Remote storage (``s3://`` and the like) is left to MMEngine, other layouts to their data sets.
+    Other layouts are left to their data sets, and storage that is not a local folder (``s3://`` and
+    the like, or ``backend_args``) to MMEngine.
 
     Args:
         cfg: a config with ``<split>_dataloader`` entries.
@@ -72,21 +85,77 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         MissingDataError: a file or folder is missing; says which, what was expected and what to do.
         DataError: an annotation file lists an image outside of the data set.
     """
-    for dataset in _datasets(cfg, splits):
-        if '://' in (dataset.get('data_root') or '') + (dataset.get('ann_file') or ''):
+    for dataset, kind in data_sets(cfg, splits):
+        if is_remote(dataset):
             continue
-        if dataset.get('type') in ('ImageNet', 'mmpretrain.ImageNet'):
+        if kind is ImageNet:
             _check_imagenet(dataset)
-        else:
+        elif reads_like_coco(kind):
             _check_coco(dataset)
+
+
+def data_sets(
+    cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test')
+) -> Iterator[tuple[ConfigDict, Any]]:
+    """Every data set of the dataloaders, those inside wrappers included.
+
+    Args:
+        cfg: a config with ``<split>_dataloader`` entries.
+        splits: of 'train', 'val' and 'test'.
+
+    Yields:
+        The settings of a data set, and its class; None for a type that nothing is registered as.
+    """
+
+    def leaves(value: Any) -> Iterator[ConfigDict]:
+        if isinstance(value, dict):
+            if 'ann_file' in value or 'data_root' in value:
+                yield value
+            else:
+                for item in value.values():
+                    yield from leaves(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from leaves(item)
+
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        for dataset in leaves(loader.get('dataset') if loader else None):
+            scope = dataset.get('_scope_', cfg.get('default_scope'))
+            yield dataset, component(dataset.get('type'), DATASETS, scope)
+
+
+def is_remote(dataset: ConfigDict) -> bool:
+    """Whether MMEngine reads a data set's files from elsewhere than the paths in its settings."""
+    paths = (dataset.get('data_root'), dataset.get('ann_file'))
+    return bool(dataset.get('backend_args')) or any('://' in str(path) for path in paths)
+
+
+def reads_like_coco(kind: Any) -> bool:
+    """Whether a class of data sets reads its annotation file in the same way as `CocoDataset`.
+
+    Subclasses that override the reading (of panoptic annotations, LVIS, Objects365, ...) accept
+    other files than `CocoDataset` does.
+    """
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, CocoDataset)
+        and all(
+            getattr(kind, name) is getattr(CocoDataset, name)
+            for name in (
+                '__init__',
+                'COCOAPI',
+                'ANN_ID_UNIQUE',
+                'load_data_list',
+                'parse_data_info',
+            )
+        )
+    )
 
 
 def _check_coco(dataset: ConfigDict) -> None:
     root, annotations = dataset.get('data_root') or '', dataset.get('ann_file')
-    prefixes = dataset.get('data_prefix')
-    # MMPretrain's may be a name; panoptic annotations list the files of two folders.
-    if not isinstance(prefixes, dict) or 'Panoptic' in str(dataset.get('type')):
-        return
+    prefixes = dataset.get('data_prefix') or {}
     folder = prefixes.get('img')
     if not annotations or folder is None:
         return
@@ -153,26 +222,6 @@ def _missing(root: str, problem: str, expected: str) -> MissingDataError:
         f'The data set in {root or os.curdir} is missing or incomplete: {problem}; expected is '
         f'{expected}.'
     )
-
-
-def _datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> Iterator:
-    """Every data set of the dataloaders, those inside wrappers included."""
-
-    def leaves(value: Any) -> Iterator[ConfigDict]:
-        if isinstance(value, dict):
-            if 'ann_file' in value or 'data_root' in value:
-                yield value
-            else:
-                for item in value.values():
-                    yield from leaves(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                yield from leaves(item)
-
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if loader:
-            yield from leaves(loader.get('dataset'))
 
 
 def _file_names(annotations: str) -> list[str]:

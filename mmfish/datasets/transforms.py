@@ -1,4 +1,4 @@
-"""Loading images and annotations with the name of what cannot be read."""
+"""Loading and resizing that name an image that cannot be used, or make it usable."""
 
 import logging
 from typing import Any
@@ -7,9 +7,10 @@ import mmcv.transforms
 import mmdet.datasets.transforms
 import numpy as np
 import torch
+from mmcv.image import rescale_size
 from mmengine.logging import print_log
 
-from mmfish.datasets.annotations import mask_problem
+from mmfish.datasets.annotations import run_lengths_problem
 from mmfish.errors import DataError
 from mmfish.registry import TRANSFORMS
 
@@ -28,7 +29,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     """
 
     def __init__(self, ignore_empty: bool = False, **kwargs: Any) -> None:
-        # MMCV's own way to ignore passes over missing files only, and in silence.
+        # MMCV's own ignore_empty skips missing files only, and says nothing.
         super().__init__(ignore_empty=False, **kwargs)
         self.skip = ignore_empty
         # Shared by the worker processes.
@@ -39,8 +40,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         try:
             return super().transform(results)
         except Exception as error:  # of whichever storage and decoder
-            size = 'it is damaged or no image' if isinstance(error, AssertionError) else error
-            problem = f'{results["img_path"]} cannot be read: {size}'.replace('\n', ' ')
+            reason = 'it is damaged or no image' if isinstance(error, AssertionError) else error
+            problem = f'{results["img_path"]} cannot be read: {reason}'.replace('\n', ' ')
             if not self.skip:
                 raise DataError(
                     f'{problem}; replace it, or skip such images in training with '
@@ -60,29 +61,64 @@ class LoadAnnotations(mmdet.datasets.transforms.LoadAnnotations):
     """MMDetection's, which names the image whose annotations cannot be used.
 
     Raises:
-        DataError: a box or a mask does not fit the image, or there is none.
+        DataError: a box or a mask does not fit the image, or an object has none.
     """
 
     def transform(self, results: dict) -> dict:
         """Load the annotations of one image."""
         try:
+            if self.with_mask and self.poly2mask:
+                for instance in results.get('instances', []):
+                    problem = _mask_problem(instance['mask'], results['ori_shape'])
+                    if problem:
+                        raise ValueError(f'an object {problem}')
             return super().transform(results)
         except Exception as error:  # of numpy, pycocotools and MMDetection, for many reasons
-            reason = 'an object has no mask' if isinstance(error, KeyError) else error
+            lacking = isinstance(error, KeyError)
+            reason = f'an object has no {error.args[0]}' if lacking else error
             raise DataError(
                 f'the annotations of {results["img_path"]} (image {results.get("img_id")}) cannot '
                 f'be used: {reason}; correct them or take the image out'.replace('\n', ' ')
             ) from error
 
-    def _poly2mask(self, mask_ann: list | dict, img_h: int, img_w: int) -> np.ndarray:
-        problem = mask_problem(mask_ann, (img_h, img_w))
-        if problem:
-            raise ValueError(f'an object {problem}')
-        if isinstance(mask_ann, list):
-            # pycocotools needs memory for every pixel of an outline, wherever it is.
-            reach = max(abs(polygon).max() for polygon in mask_ann)
-            if not reach <= 10 * max(img_h, img_w):
-                raise ValueError(
-                    f'a polygon has the coordinate {reach:g}, and the image is {img_w}x{img_h}'
-                )
-        return super()._poly2mask(mask_ann, img_h, img_w)
+
+@TRANSFORMS.register_module()
+class Resize(mmdet.datasets.transforms.Resize):
+    """MMDetection's, which leaves every image at least one pixel high and wide.
+
+    At a scale of (1333, 800), an image of 1x3000 that keeps its ratio would have no height at all,
+    and OpenCV fails. Here it becomes 1x1333. All other images are resized as by MMDetection.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Resize one image and its annotations."""
+        size = self.scale
+        if size and self.keep_ratio:
+            height, width = results['img'].shape[:2]
+            size = rescale_size((width, height), size)
+        if size and 0 in size:
+            stretch = mmdet.datasets.transforms.Resize(
+                (max(size[0], 1), max(size[1], 1)),
+                clip_object_border=self.clip_object_border,
+                backend=self.backend,
+                interpolation=self.interpolation,
+            )
+            return stretch(results)
+        return super().transform(results)
+
+
+def _mask_problem(mask: list | dict, size: tuple[int, int]) -> str | None:
+    """What would make pycocotools' C code fail, of the masks that MMDetection does not ignore."""
+    if isinstance(mask, list):
+        for polygon in mask:
+            if len(polygon) >= 6 and len(polygon) % 2 == 0:
+                # pycocotools needs memory for every pixel of an outline, wherever it is.
+                reach = np.abs(polygon).max()
+                if not reach <= 10 * max(size):
+                    return (
+                        f'has a polygon with the coordinate {reach:g}, and the image is '
+                        f'{size[1]}x{size[0]}'
+                    )
+    elif mask.get('size') is not None and isinstance(mask.get('counts'), list | str):
+        return run_lengths_problem(mask, size)
+    return None

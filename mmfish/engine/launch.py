@@ -26,7 +26,7 @@ from mmfish.checkpoints.loading import (
 from mmfish.config.paths import read_config
 from mmfish.config.plug_in import plug_in
 from mmfish.config.validation import is_fishnet, name_data_errors, validate_config
-from mmfish.datasets.annotations import checked_annotations
+from mmfish.datasets.annotations import check_annotation_files
 from mmfish.datasets.layouts import check_data, set_data_root
 from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume
 from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
@@ -157,6 +157,7 @@ def run_train(
         _check_start(cfg)
         check_data(cfg, ('train', 'val'))
         _check_weights(cfg)
+        check_annotation_files(cfg, ('train', 'val'))
     if amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if auto_scale_lr:
@@ -173,7 +174,7 @@ def run_train(
             cfg.load_from = checkpoint
     survive_interruptions(cfg)
     _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
-    with checked_annotations(), plain_data_only():
+    with plain_data_only():
         runner = _build_runner(cfg)
         _check_training_data(runner)
         runner.train()
@@ -249,6 +250,7 @@ def run_test(
         _check_file(checkpoint)
         check_data(cfg, ('test',))
         check_numbers(read_state_dict(checkpoint), checkpoint)
+        check_annotation_files(cfg, ('test',))
     cfg.load_from = checkpoint
     if tta:
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -256,7 +258,7 @@ def run_test(
     if fuse_conv_bn:
         _add_hook(cfg, 'mmfish.FuseHook')
     _add_hook(cfg, 'mmfish.CheckWeightsHook', whole=True)
-    with checked_annotations(), plain_data_only():
+    with plain_data_only():
         runner = _build_runner(cfg)
         if out:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))

@@ -1,7 +1,9 @@
 import json
 
 import pytest
+from mmdet.datasets import CocoDataset, LVISV05Dataset
 from mmengine.config import Config
+from mmpretrain.datasets import ImageNet
 
 from mmfish.datasets.layouts import check_data, set_data_root
 from mmfish.errors import MissingDataError, UsageError
@@ -27,6 +29,7 @@ def config(root='data/coco/', split='train'):
     )
     return Config(
         dict(
+            default_scope='mmdet',
             data_root='data/coco/',
             train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dataset)),
             val_evaluator=[dict(ann_file='data/coco/annotations/instances_val2017.json')],
@@ -93,6 +96,75 @@ def test_data_root_moves_data_sets_evaluators_and_the_variable(tmp_path):
     assert cfg.val_evaluator[0].ann_file == f'{tmp_path}/annotations/instances_val2017.json'
 
 
+def mixed(*roots):
+    """A config that trains on a data set of each root, the last of which is evaluated on."""
+    parts = [dict(type=CocoDataset, data_root=root, ann_file='a.json') for root in roots]
+    return Config(
+        dict(
+            default_scope='mmdet',
+            train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=tuple(parts[:-1]))),
+            val_dataloader=dict(dataset=parts[-1]),
+            val_evaluator=dict(type='CocoMetric', ann_file=f'{roots[-1].rstrip("/")}/a.json'),
+        )
+    )
+
+
+def test_data_sets_in_several_folders_do_not_fit_into_one():
+    cfg = mixed('data/coco/', 'data/lvis', 'data/coco/')
+    before = cfg.to_dict()
+    with pytest.raises(UsageError, match=r'data/coco, data/lvis.*--cfg-options') as error:
+        set_data_root(cfg, 'elsewhere')
+    assert '\n' not in str(error.value)
+    assert cfg.to_dict() == before
+
+
+def test_folders_within_a_data_root_stay_within_it():
+    cfg = mixed('data/coco/extra/', 'data/coco', 'data/coco/')
+    set_data_root(cfg, 'elsewhere')
+    roots = [dataset.data_root for dataset in cfg.train_dataloader.dataset.datasets]
+    assert roots == ['elsewhere/extra/', 'elsewhere/']
+    assert cfg.val_dataloader.dataset.data_root == 'elsewhere/'
+    assert cfg.val_evaluator.ann_file == 'elsewhere/a.json'
+    assert cfg.val_dataloader.dataset.type is CocoDataset
+
+
+def test_a_folder_of_a_similar_name_is_another_one():
+    with pytest.raises(UsageError, match=r'data/coco, data/coco2017'):
+        set_data_root(mixed('data/coco2017', 'data/coco'), 'elsewhere')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(type='CocoPanopticDataset'),
+        dict(type=LVISV05Dataset),
+        dict(type='mmdet.Objects365V2Dataset'),
+        dict(type='WIDERFaceDataset'),
+        dict(backend_args=dict(backend='local')),
+    ],
+)
+def test_other_formats_and_storage_are_left_to_mmdetection(tmp_path, options):
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.dataset.update(options)
+    check_data(cfg, ('train',))
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'mmdet.CocoDataset', CocoDataset])
+def test_coco_is_looked_for_whichever_way_it_is_written(tmp_path, kind):
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.dataset.type = kind
+    with pytest.raises(MissingDataError, match='instances_train2017'):
+        check_data(cfg, ('train',))
+
+
+@pytest.mark.parametrize('kind', ['ImageNet', 'mmpretrain.ImageNet', ImageNet])
+def test_imagenet_is_looked_for_whichever_way_it_is_written(tmp_path, kind):
+    cfg = imagenet(tmp_path)
+    cfg.val_dataloader.dataset.type = kind
+    with pytest.raises(MissingDataError, match='image-net'):
+        check_data(cfg, ('val',))
+
+
 def test_a_data_root_for_data_that_lie_in_no_folder_is_an_error():
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='mmfish.Digits', split='train'))))
     with pytest.raises(UsageError, match='data_root'):
@@ -101,7 +173,7 @@ def test_a_data_root_for_data_that_lie_in_no_folder_is_an_error():
 
 def imagenet(root):
     dataset = dict(type='ImageNet', data_root=str(root), split='val')
-    return Config(dict(val_dataloader=dict(dataset=dataset)))
+    return Config(dict(default_scope='mmpretrain', val_dataloader=dict(dataset=dataset)))
 
 
 def test_imagenet_by_folders_of_classes_or_by_a_list_passes(tmp_path):
