@@ -14,8 +14,8 @@ from mmfish.models import ARCHS, FishNet
 
 LEVELS = [320, 832, 1600, 2112]
 PUBLIC = dict(type='Pretrained', checkpoint='pytorchcv://fishnet150')
-# For what trains from nothing on purpose.
-quiet = pytest.mark.filterwarnings('ignore:FishNet starts from nothing')
+
+
 
 
 def detector(neck=None, **backbone):
@@ -107,7 +107,7 @@ def test_in_a_tracker_the_detectors_backbone_changes_and_its_checkpoint_goes():
         ('reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py', lambda m: m.head, 2112),
     ],
 )
-@quiet
+
 def test_whoever_reads_the_backbone_gets_its_channels(config, find, expected):
     try:
         before = read_config(f'mmdet::{config}')
@@ -247,7 +247,7 @@ def test_wrong_options_are_named():
             plug_in(with_backbone(), **options)
 
 
-@quiet
+
 @pytest.mark.parametrize(
     'config',
     [
