@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 # Parts of a model that hold trained networks of their own, which stay what they are.
 APART = ('reid', 'teacher_backbone', 'teacher_neck', 'teacher_bbox_head')
-# Height and width of the image that levels are computed for: seven levels have whole sizes.
-IMAGE_SIZE = 256
+# Height and width of the images. Six levels, those of strides 4 to 128, have whole sizes.
+IMAGE_SIZE = 128
 
 
 @dataclass
