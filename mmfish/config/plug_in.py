@@ -1,59 +1,58 @@
 """FishNet into anybody's config: `plug_in`.
 
-The old backbone and FishNet run on torch's meta device, without computing anything, to see the
-channels and strides of their levels, and what reads the old channels gets the new ones. `SPECIAL`
-has the few components for which that is not the whole story.
+The old backbone and FishNet run on torch's meta device, which shows the channels and strides of
+their levels. `_set_neck_channels` then gives FishNet's channels to whatever reads the old ones: the
+FPN, another neck, or the heads. `SPECIAL` has the few components that need more than that.
 """
 
 import copy
 import difflib
-import inspect
 import itertools
+import logging
 import math
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, Registry
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmfish.config.levels import (
+    APART,
+    Levels,
+    hosts,
+    levels_of,
+    levels_read,
+    model_registry,
+    necks_of,
+)
 from mmfish.config.paths import dicts, read_config
 from mmfish.errors import UsageError
 from mmfish.models import FishNet
+from mmfish.registry import component
 
-# The archs with public weights that need no manual download.
+# The public weights that need no manual download, by arch.
 WEIGHTS = dict(fishnet150='pytorchcv://fishnet150')
-# What those were trained with: ImageNet's statistics, RGB.
+# The images that all published weights of FishNet were trained on: ImageNet's statistics, RGB.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
-# Components, wherever they stand in a model, that more has to be done about than to tell them
-# their channels: 'project' FishNet's levels to the old widths, because their own are fixed;
-# 'pass', they have no channels and hand on those that they get; or why FishNet cannot go in.
+# Components, wherever they stand in a model, that need more than FishNet's channels. 'project': its
+# channels are fixed, so FishNet's levels are brought to the old widths. 'pass': it has no channels
+# of its own, and what comes after it reads FishNet's. A sentence: why FishNet cannot go in.
 SPECIAL = dict(
     ResLayer='project',
     GlobalAveragePooling='pass',
     TridentResNet='its branches with different dilations are the detector itself (trident blocks)',
-    RFP='its neck runs the backbone again and feeds its own outputs into it, which takes a '
+    RFP='its neck runs the backbone again and feeds its own outputs into it, for which it needs a '
     'DetectoRS_ResNet (recursive feature pyramid)',
 )
-# Options that make another network of a ResNet, and that FishNet does not have.
+# Options that change the layers of a ResNet, and that FishNet does not have.
 LOST = ('dcn', 'plugins', 'conv_cfg', 'sac')
-# Parts of a model that hold trained networks of their own, which stay what they are.
-APART = ('reid', 'teacher_backbone', 'teacher_neck', 'teacher_bbox_head')
-
-
-@dataclass
-class Levels:
-    """What a backbone returns: channels and stride of each level."""
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 def plug_in(
@@ -63,18 +62,23 @@ def plug_in(
 ) -> Config:
     """Put FishNet in the place of the ResNet-like backbone of any config of MMDetection.
 
-    The levels stay the same (``out_indices``), and so do ``frozen_stages``, ``norm_cfg``,
-    ``norm_eval``, ``with_cp`` and ``in_channels``. Necks, or heads where there is no neck, get
-    FishNet's channels; where theirs cannot be set, a `FishHeadAdapter` brings FishNet's levels to
-    the old ones. Images are normalised as FishNet's weights expect, ImageNet's mean and standard
-    deviation in RGB. A checkpoint of the whole detector, in ``init_cfg``, is left out. Optimiser,
-    schedule and data stay as they are.
+    The levels stay the same (``out_indices``), and so do ``norm_cfg``, ``with_cp`` and
+    ``in_channels``. Necks, or heads where there is no neck, get FishNet's channels. Where their
+    channels cannot be set, a `FishHeadAdapter` brings FishNet's levels to the old ones. Images are
+    normalised as FishNet's weights expect, with ImageNet's mean and standard deviation in RGB. A
+    checkpoint of the whole detector, in ``init_cfg``, is left out. Optimiser, schedule and data
+    stay as they are.
+
+    ``frozen_stages`` and ``norm_eval`` stay too where FishNet starts from weights. Where it starts
+    from random numbers they become -1 and False, and norm layers that learn nothing (``FrozenBN``,
+    ``requires_grad=False``) become BatchNorm that learns. The log says what was changed, and why.
 
     Args:
         cfg: a config, its path, or ``mmdet::<path>``. It is not changed.
-        arch: of `FishNet`. Defaults to 'fishnet150', the only one with public weights, from which
-            it starts where they fit (not with GroupNorm, for example). Others start from nothing.
-        **backbone_options: further options of `FishNet`; they have the last word. ``init_cfg``
+        arch: FishNet's ``arch``. Defaults to 'fishnet150', the only one with public weights, from
+            which it starts where they fit (not with GroupNorm, for example). Others start from
+            random numbers.
+        **backbone_options: further options of `FishNet`. None of them is changed. ``init_cfg``
             takes the place of the public weights.
 
     Returns:
@@ -82,27 +86,29 @@ def plug_in(
 
     Raises:
         UsageError: the config has no ResNet-like backbone, FishNet has no levels of the strides
-            that it needs, or the options are none of FishNet's; says which and why.
+            that it needs, or FishNet does not take the options. The message says which and why.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else read_config(cfg)
-    chains = _hosts(cfg)
-    with _registry(cfg) as registry:
-        chains_with_resnet = [c for c in chains if _is_resnet(registry, c[-1].backbone)]
-        for chain in chains_with_resnet:
-            _plug_into(chain[-1], registry, arch, backbone_options)
-    if not chains_with_resnet:
+    models = hosts(cfg)
+    with model_registry(cfg) as registry:
+        with_resnet = {
+            name: chain for name, chain in models.items() if _has_resnet(chain[-1], registry)
+        }
+        for name, chain in with_resnet.items():
+            _plug_into(name, chain[-1], registry, arch, backbone_options)
+    if not with_resnet:
         raise UsageError(
             f'{cfg.filename or "the config"} has no ResNet-like backbone that FishNet could take '
             f'the place of: expected one in model, or in its detector, and found '
-            f'{", ".join(_name(chain[-1].backbone) for chain in chains) or "none"}'
+            f'{", ".join(_name(chain[-1].backbone) for chain in models.values()) or "none"}'
         )
     _normalise_as_imagenet(cfg.get('data_preprocessor'))
-    for model in itertools.chain(*chains_with_resnet):
+    for model in itertools.chain(*with_resnet.values()):
         _normalise_as_imagenet(model.get('data_preprocessor'))
-        if _is_pretrained(model.get('init_cfg')):
-            # It would take the place of every part's own initialisation.
+        if _loads_weights(model.get('init_cfg')):
+            # It would overwrite the initialisation of every part.
             del model.init_cfg
-        # MMSegmentation's way to say what the backbone starts from.
+        # MMSegmentation's way to name the weights that the backbone starts from.
         model.pop('pretrained', None)
     return cfg
 
@@ -121,52 +127,37 @@ def config_diff(before: str, after: str, name: str = 'before') -> str:
 
 def resnet_like(cfg: Config) -> bool:
     """Whether `plug_in` finds a backbone in a config that FishNet could take the place of."""
-    with _registry(cfg) as registry:
-        return any(_is_resnet(registry, chain[-1].backbone) for chain in _hosts(cfg))
+    with model_registry(cfg) as registry:
+        return any(_has_resnet(chain[-1], registry) for chain in hosts(cfg).values())
 
 
-def _registry(cfg: Config) -> AbstractContextManager[Registry]:
-    return MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet')
-
-
-def _hosts(cfg: Config) -> list[list[ConfigDict]]:
-    """The models with a backbone in a config, each with those around it, outermost first."""
-
-    def within(chain: list[ConfigDict]) -> Iterator[list[ConfigDict]]:
-        model = chain[-1]
-        if isinstance(model.get('backbone'), dict):
-            yield chain
-        for key, part in model.items():
-            if isinstance(part, dict) and key != 'backbone' and key not in APART:
-                yield from within([*chain, part])
-
-    return list(within([cfg.get('model') or ConfigDict()]))
-
-
-def _is_resnet(registry: Registry, backbone: ConfigDict) -> bool:
-    kind = backbone.get('type')
-    kind = kind if inspect.isclass(kind) else registry.get(str(kind))
-    # By name, for MMDetection's ResNet and MMPretrain's and those derived from either.
-    return kind is not None and 'ResNet' in (base.__name__ for base in kind.__mro__)
+def _has_resnet(host: Mapping[str, Any], registry: Registry) -> bool:
+    kind = component(host['backbone'].get('type'), registry)
+    # By name, for MMDetection's ResNet, MMPretrain's, and classes derived from either.
+    return 'ResNet' in (base.__name__ for base in getattr(kind, '__mro__', ()))
 
 
 def _plug_into(
-    host: ConfigDict, registry: Registry, arch: str | Mapping, backbone_options: Mapping[str, Any]
+    name: str,
+    host: ConfigDict,
+    registry: Registry,
+    arch: str | Mapping,
+    backbone_options: Mapping[str, Any],
 ) -> None:
+    """Give FishNet to one of a config's models; its dotted name is for the log."""
     backbone = host.backbone
     parts = {key: part for key, part in host.items() if key not in APART}
-    special = {name: SPECIAL[name] for name in map(_name, dicts(parts)) if name in SPECIAL}
-    for name, reason in special.items():
+    special = {kind: SPECIAL[kind] for kind in map(_name, dicts(parts)) if kind in SPECIAL}
+    for kind, reason in special.items():
         if reason not in ('project', 'pass'):
-            raise UsageError(f'FishNet cannot go into a model with {name}: {reason}')
+            raise UsageError(f'FishNet cannot go into a model with {kind}: {reason}')
 
     old, old_levels = _old_backbone(registry, backbone)
-    lost = [name for name in LOST if backbone.get(name)]
+    lost = [option for option in LOST if backbone.get(option)]
     if lost:
-        warnings.warn(
-            f'FishNet has no {", ".join(lost)}, which the {_name(backbone)} of this config has: '
-            'left out',
-            stacklevel=3,
+        _log(
+            f'{name}.backbone: the {_name(backbone)} of this config has {", ".join(lost)}, which '
+            'FishNet does not have: left out'
         )
     options = dict(
         arch=arch,
@@ -178,40 +169,40 @@ def _plug_into(
         with_cp=old.with_cp,
     )
     options.update(backbone_options)
-    fish = _fishnet({**options, 'norm_cfg': None, 'init_cfg': None})
-    if options['frozen_stages'] == 4 and 'frozen_stages' not in backbone_options:
-        # All of a ResNet; of a fish only what comes before the body.
-        options['frozen_stages'] = 3 * len(fish.tail) + 1
-    levels = _levels(fish, options['in_channels'])
+    fish = _fishnet({**options, 'norm_cfg': None})
+    levels = levels_of(fish, options['in_channels'])
     _check_strides(
         f'{_name(backbone)} has at out_indices={old.out_indices}', old_levels, options, levels
     )
     if 'norm_cfg' not in backbone_options:
-        _fit_groups(options, fish)
-    shapes = _shapes(options)
+        _fit_groups(name, options, fish, registry)
+    fish = _fishnet(options)  # with its norm layers
+    reason = 'its init_cfg names none'
     if 'init_cfg' not in backbone_options:
-        options['init_cfg'] = _weights(options, shapes)
+        reason = _why_no_public_weights(options, fish)
+        if not reason:
+            options['init_cfg'] = dict(type='Pretrained', checkpoint=WEIGHTS[arch])
+    if not _loads_weights(options.get('init_cfg')):
+        _train_from_random_weights(name, options, backbone_options, fish, registry, reason)
+    elif options['frozen_stages'] == 4 and 'frozen_stages' not in backbone_options:
+        # All of a ResNet; of a fish only what comes before the body.
+        options['frozen_stages'] = 3 * len(fish.tail) + 1
 
     host.backbone = ConfigDict(type='mmfish.FishNet', **options)
-    if options['init_cfg'] is None:
-        del host.backbone.init_cfg
-    if 'project' in special.values() or not _set_channels(
+    if options.get('init_cfg') is None:
+        host.backbone.pop('init_cfg', None)
+    if 'project' in special.values() or not _set_neck_channels(
         host, old_levels.channels, levels.channels
     ):
-        adapter = ConfigDict(
-            type='mmfish.FishHeadAdapter',
-            in_channels=list(levels.channels),
-            out_channels=list(old_levels.channels),
-        )
-        host.neck = [adapter, *_necks(host)]
+        host.neck = [_adapter(levels, old_levels, host, registry), *necks_of(host)]
 
 
 def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, Levels]:
-    """Build the old backbone, without what has no influence on its levels."""
+    """The old backbone on the meta device, without what does not change its levels."""
     left_out = (*LOST, 'output_img', 'init_cfg', 'pretrained')
     plain = {key: value for key, value in backbone.items() if key not in left_out}
     plain['norm_cfg'] = dict(type='BN')
-    # Not on the meta device at once: some compute their depths of stochastic depth with tensors.
+    # Built on the CPU first: some compute rates of stochastic depth with tensors.
     try:
         net = registry.build(plain).to('meta')
     except (TypeError, ValueError, KeyError, AssertionError) as error:
@@ -219,35 +210,22 @@ def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, 
             f'the {_name(backbone)} that FishNet would take the place of cannot be built itself: '
             f'{type(error).__name__} {error}'
         ) from error
-    return net, _levels(net, backbone.get('in_channels', 3))
+    return net, levels_of(net, backbone.get('in_channels', 3))
 
 
 def _fishnet(options: Mapping[str, Any]) -> FishNet:
     try:
         with torch.device('meta'):
-            return FishNet(**options)
+            return FishNet(**{**options, 'init_cfg': None})
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(f'FishNet cannot be built with these options: {error}') from error
-
-
-def _levels(net: nn.Module, in_channels: int) -> Levels:
-    net.eval()  # some return nothing
-    size = 256
-    with torch.no_grad():
-        levels = net(torch.empty(1, in_channels, size, size, device='meta'))
-    return Levels(
-        tuple(level.shape[1] for level in levels),
-        tuple(size // level.shape[-1] for level in levels),
-    )
 
 
 def _check_strides(old_has: str, old: Levels, options: Mapping[str, Any], new: Levels) -> None:
     if old.strides == new.strides:
         return
-    all_strides = _levels(
-        _fishnet({**options, 'norm_cfg': None, 'init_cfg': None, 'out_indices': None}),
-        options['in_channels'],
-    ).strides
+    all_levels = _fishnet({**options, 'norm_cfg': None, 'out_indices': None})
+    all_strides = levels_of(all_levels, options['in_channels']).strides
     hint = ''
     if set(old.strides) <= set(all_strides) and len(set(old.strides)) == len(old.strides):
         out_indices = tuple(all_strides.index(stride) for stride in old.strides)
@@ -259,56 +237,129 @@ def _check_strides(old_has: str, old: Levels, options: Mapping[str, Any], new: L
     )
 
 
-def _fit_groups(options: dict[str, Any], fish: FishNet) -> None:
-    """Give GroupNorm no more groups than divide the channels of all of FishNet's norm layers."""
-    if options['norm_cfg'].get('type') != 'GN':
+def _fit_groups(name: str, options: dict[str, Any], fish: FishNet, registry: Registry) -> None:
+    """Give GroupNorm a number of groups that divides the channels of all of FishNet's layers."""
+    norm_cfg = options['norm_cfg']
+    if component(norm_cfg.get('type'), registry) is not nn.GroupNorm:
         return
-    channels = [m.num_features for m in fish.modules() if isinstance(m, _BatchNorm)]
-    groups = options['norm_cfg'].get('num_groups', 32)
-    fitting = math.gcd(groups, *channels)
+    groups = norm_cfg.get('num_groups', 32)
+    fitting = _common_groups(fish, groups)
     if fitting != groups:
-        warnings.warn(
-            f"GroupNorm gets {fitting} groups, because {groups} do not divide FishNet's channels",
-            stacklevel=4,
+        _log(
+            f'{name}.backbone: GroupNorm has {fitting} groups instead of {groups}, which do not '
+            "divide FishNet's channels"
         )
-    options['norm_cfg'] = {**options['norm_cfg'], 'num_groups': fitting}
+    options['norm_cfg'] = {**norm_cfg, 'num_groups': fitting}
 
 
-def _weights(options: Mapping[str, Any], shapes: dict[str, torch.Size]) -> dict | None:
-    """The public weights of an arch as ``init_cfg``; None if there are none, or they do not fit."""
+def _common_groups(fish: FishNet, most: int) -> int:
+    """The largest divisor of ``most`` that divides the channels of every BatchNorm layer."""
+    channels = [m.num_features for m in fish.modules() if isinstance(m, _BatchNorm)]
+    return math.gcd(most, *channels)
+
+
+def _why_no_public_weights(options: Mapping[str, Any], fish: FishNet) -> str:
+    """Why FishNet with these options has no public weights to start from; '' if it has."""
     arch = options['arch']
-    if isinstance(arch, str) and arch in WEIGHTS:
-        if shapes == _shapes(dict(arch=arch, out_indices=options['out_indices'])):
-            return dict(type='Pretrained', checkpoint=WEIGHTS[arch])
-        reason = f'the public weights of {arch} do not fit these options'
-    else:
-        reason = f'there are public weights of {", ".join(WEIGHTS)} only, not of {arch}'
-    warnings.warn(
-        f'FishNet starts from nothing, because {reason}: pass init_cfg for weights of your own, or '
-        'frozen_stages=-1 and norm_eval=False to train all of it',
-        stacklevel=4,
-    )
-    return None
+    if not isinstance(arch, str) or arch not in WEIGHTS:
+        what = arch if isinstance(arch, str) else 'this arch'
+        return f'there are public weights of {", ".join(WEIGHTS)} only, not of {what}'
+    published = _fishnet(dict(arch=arch, out_indices=options['out_indices']))
+    if _shapes(fish) != _shapes(published):
+        return f'the public weights of {arch} do not fit these options'
+    return ''
 
 
-def _shapes(options: Mapping[str, Any]) -> dict[str, torch.Size]:
-    state_dict = _fishnet(options).state_dict()
+def _shapes(net: nn.Module) -> dict[str, torch.Size]:
+    state_dict = net.state_dict()
     return {key: t.shape for key, t in state_dict.items() if 'num_batches_tracked' not in key}
 
 
-def _set_channels(host: ConfigDict, old: Sequence[int], new: Sequence[int]) -> bool:
-    """Tell the first component that reads the backbone, or the heads without any, its channels."""
-    for neck in _necks(host):
+def _train_from_random_weights(
+    name: str,
+    options: dict[str, Any],
+    given: Mapping[str, Any],
+    fish: FishNet,
+    registry: Registry,
+    reason: str,
+) -> None:
+    """Let everything train that the config keeps fixed for its pretrained weights; say it.
+
+    Args:
+        name: the model's, for the log.
+        options: of FishNet; changed in place.
+        given: options that the caller of `plug_in` gave, which stay.
+        fish: FishNet with these options, on the meta device.
+        registry: which types are looked up in.
+        reason: why there are no weights.
+    """
+    norm_cfg = dict(options['norm_cfg'] or dict(type='BN'))
+    if any(key.endswith('weight') for key, _ in fish.named_buffers()):
+        norm_cfg['type'] = 'BN'  # the weight of a FrozenBN, of any package, is no parameter
+    if not norm_cfg.get('requires_grad', True):
+        norm_cfg['requires_grad'] = True
+    trained = dict(frozen_stages=-1, norm_eval=False, norm_cfg=norm_cfg)
+    changed = {k: v for k, v in trained.items() if k not in given and options[k] != v}
+    sentences = [
+        f'{name}.backbone: FishNet starts from random weights, because {reason}; '
+        'plug_in(cfg, init_cfg=...) takes weights of your own.'
+    ]
+    if changed:
+        changes = ', '.join(f'{k}={v!r} instead of {options[k]!r}' for k, v in changed.items())
+        sentences.append(f'So that all of it learns, it gets {changes}.')
+    options.update(changed)
+    if component((options['norm_cfg'] or norm_cfg)['type'], registry) is nn.BatchNorm2d:
+        option = f'{name}.backbone.norm_cfg'
+        groups = _common_groups(fish, 32)
+        sentences.append(
+            'BatchNorm learns badly from one or two images per GPU. Use SyncBN (--cfg-options '
+            f'{option}.type=SyncBN) or GroupNorm (--cfg-options {option}.type=GN '
+            f'{option}.num_groups={groups}) there; in Python, plug_in(cfg, '
+            f"norm_cfg=dict(type='GN', num_groups={groups}))."
+        )
+    _log(' '.join(sentences))
+
+
+def _adapter(
+    levels: Levels, old_levels: Levels, host: Mapping[str, Any], registry: Registry
+) -> ConfigDict:
+    """A `FishHeadAdapter` that brings FishNet's levels to the old ones, where a neck reads them."""
+    adapter = ConfigDict(
+        type='mmfish.FishHeadAdapter',
+        in_channels=list(levels.channels),
+        out_channels=list(old_levels.channels),
+    )
+    necks = necks_of(host)
+    read = levels_read(necks, old_levels, registry) if necks else None
+    if read and read.start > 0:
+        adapter.start_level = read.start
+    if read and read.stop < len(levels.channels):
+        adapter.end_level = read.stop - 1
+    return adapter
+
+
+def _set_neck_channels(host: ConfigDict, old: Sequence[int], new: Sequence[int]) -> bool:
+    """Set ``in_channels`` of the neck, or of the heads where there is no neck.
+
+    Args:
+        host: a model; changed in place.
+        old: channels of the old backbone's levels.
+        new: channels of FishNet's.
+
+    Returns:
+        Whether there were any to set.
+    """
+    for neck in necks_of(host):
         if SPECIAL.get(_name(neck)) != 'pass':
-            return _replace(neck, old, new)
+            return _replace_channels(neck, old, new)
     heads = [host[key] for key in host if key not in ('backbone', 'neck', *APART)]
-    return any([_replace(head, old, new) for head in heads])
+    return any([_replace_channels(head, old, new) for head in heads])
 
 
-def _replace(node: Any, old: Sequence[int], new: Sequence[int]) -> bool:
-    """Replace lists of old channels, and single numbers, which are one level's."""
+def _replace_channels(node: Any, old: Sequence[int], new: Sequence[int]) -> bool:
+    """Replace ``in_channels`` anywhere in a component: lists of them, and those of one level."""
     if isinstance(node, (list, tuple)):
-        return any([_replace(part, old, new) for part in node])
+        return any([_replace_channels(part, old, new) for part in node])
     if not isinstance(node, dict):
         return False
     found = False
@@ -319,7 +370,7 @@ def _replace(node: Any, old: Sequence[int], new: Sequence[int]) -> bool:
     fields = ('in_channels', 'out_channels') if 'roi_layer' in node else ('in_channels',)
     for key, value in node.items():
         if key not in fields:
-            found |= _replace(value, old, new)
+            found |= _replace_channels(value, old, new)
         elif isinstance(level, int) and value == old[level]:
             node[key], found = new[level], True
         elif isinstance(value, (list, tuple)) and value and set(value) <= set(widths):
@@ -336,16 +387,18 @@ def _normalise_as_imagenet(preprocessor: Any) -> None:
             node['to_rgb' if 'to_rgb' in node else 'bgr_to_rgb'] = not came_as_rgb
 
 
-def _necks(host: Mapping[str, Any]) -> list[ConfigDict]:
-    neck = host.get('neck') or []
-    return [neck] if isinstance(neck, dict) else list(neck)
-
-
-def _name(component: Mapping[str, Any]) -> str:
+def _name(part: Mapping[str, Any]) -> str:
     """The type of a component without its scope; '' if it has none."""
-    kind = component.get('type', '')
-    return kind.__name__ if inspect.isclass(kind) else str(kind).rpartition('.')[2]
+    kind = part.get('type', '')
+    return getattr(kind, '__name__', str(kind).rpartition('.')[2])
 
 
-def _is_pretrained(init_cfg: Any) -> bool:
-    return any(node.get('type') == 'Pretrained' for node in dicts(init_cfg))
+def _loads_weights(init_cfg: Any) -> bool:
+    return any(
+        component(node.get('type'), WEIGHT_INITIALIZERS) is PretrainedInit
+        for node in dicts(init_cfg)
+    )
+
+
+def _log(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

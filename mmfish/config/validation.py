@@ -1,13 +1,20 @@
 """What can be said about a config without data: its version, and channels that fit."""
 
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, Registry
+from torch import Tensor, nn
 
+from mmfish.config.levels import Levels, hosts, levels_of, levels_read, model_registry, necks_of
 from mmfish.config.paths import dicts
 from mmfish.errors import ConfigError
-from mmfish.models import FishNet
+from mmfish.models import FishHeadAdapter, FishNet
+from mmfish.registry import component
 
 # Settings of MMDetection 2.x with what took their place in 3.x.
 OLD_SETTINGS = dict(
@@ -31,8 +38,9 @@ def validate_config(cfg: Config) -> None:
         cfg: complete, as `mmfish.engine.launch.load_config` returns it.
 
     Raises:
-        ConfigError: it is for MMDetection 2.x or has no model, FishNet's arguments are wrong, or
-            its channels are not those that neck or head expect.
+        ConfigError: it is for MMDetection 2.x or has no model; FishNet's arguments are wrong, or
+            its channels are not those that neck or head expect; an adapter has parameters that
+            several ranks cannot train; or an evaluation leaves images out.
     """
     old = [key for key in OLD_SETTINGS if key in cfg]
     if 'train_dataloader' not in cfg and ('data' in old or len(old) > 1):
@@ -75,40 +83,138 @@ def name_data_errors(cfg: Config) -> None:
                 step.setdefault('resize_type', 'mmfish.Resize')
 
 
-def is_fishnet(backbone: Any) -> bool:
-    """Whether a backbone in a config is FishNet, under either of its names."""
-    return isinstance(backbone, dict) and backbone.get('type') in ('FishNet', 'mmfish.FishNet')
+def is_fishnet(backbone: Any, scope: str | None = None) -> bool:
+    """Whether a backbone in a config is FishNet or a class derived from it.
+
+    Args:
+        backbone: its part of the config.
+        scope: the config's ``default_scope``. Defaults to the current one.
+    """
+    if not isinstance(backbone, dict):
+        return False
+    kind = component(backbone.get('type'), MODELS, scope)
+    return inspect.isclass(kind) and issubclass(kind, FishNet)
 
 
 def _check_channels(cfg: Config) -> None:
-    model = cfg.model
-    backbone = model.get('backbone')
-    if not is_fishnet(backbone):
-        return
+    """Run every FishNet and its necks on the meta device, to see whether they fit each other.
+
+    What cannot be judged is let through: necks that do not run there, and what comes after them.
+    """
+    distributed = cfg.get('launcher', 'none') != 'none'
+    unused_allowed = cfg.get('find_unused_parameters') or 'model_wrapper_cfg' in cfg
+    with model_registry(cfg) as registry:
+        for name, (*_, host) in hosts(cfg).items():
+            if is_fishnet(host.backbone):
+                _check_model(name, host, registry, all_used=distributed and not unused_allowed)
+
+
+def _check_model(
+    name: str, model: Mapping[str, Any], registry: Registry, *, all_used: bool
+) -> None:
+    """Check one model of a config.
+
+    Args:
+        name: its dotted name.
+        model: its part of the config.
+        registry: which its parts are built from.
+        all_used: whether every parameter has to get a gradient.
+
+    Raises:
+        ConfigError: see `validate_config`.
+    """
+    fish = _build_fishnet(name, model['backbone'], registry)
+    arch = fish.arch if isinstance(fish.arch, str) else 'a dict'
+    source = f'FishNet with arch={arch} and out_indices={fish.out_indices}'
+    outputs = levels_of(fish, fish.in_channels).tensors()
+    necks = necks_of(model)
+    for i, neck in enumerate(necks):
+        # A name that --cfg-options takes.
+        place = f'{name}.neck' if isinstance(model['neck'], dict) else f'{name}.neck.{i}'
+        module = _build_neck(neck, registry)
+        inputs, outputs = outputs, _run(module, outputs)
+        if outputs is None:
+            _check_neck(place, neck, module, inputs, source)
+            return
+        if all_used and isinstance(module, FishHeadAdapter):
+            read = levels_read(necks[i + 1 :], Levels.of(outputs), registry)
+            _check_adapter(place, module, read)
+        source = place
+    head = model.get('head')
+    expected = head.get('in_channels') if isinstance(head, dict) else None
+    channels = outputs[-1].shape[1]
+    if isinstance(expected, int) and expected != channels:
+        raise ConfigError(
+            f'{name}.head of type {head.get("type")} expects in_channels={expected}, and the last '
+            f'level of {source} has {channels} channels: set {name}.head.in_channels to that'
+        )
+
+
+def _build_fishnet(name: str, backbone: Mapping[str, Any], registry: Registry) -> FishNet:
     options = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg')}
     try:
         with torch.device('meta'):
-            fish = FishNet(**options)
+            return component(backbone['type'], registry)(**options)
     except TypeError as error:
-        raise ConfigError(f'model.backbone of type FishNet: {error}') from error
-    channels = fish.out_channels
-    necks = model.get('neck') or []
-    for neck in necks if isinstance(necks, list) else [necks]:
-        expected = neck.get('in_channels')
-        if isinstance(expected, list | tuple):
-            if tuple(expected) != channels:
-                arch = fish.arch if isinstance(fish.arch, str) else 'a dict'
-                raise ConfigError(
-                    f'model.neck of type {neck.get("type")} expects in_channels={list(expected)}, '
-                    f'and FishNet with arch={arch} and out_indices={fish.out_indices} has levels '
-                    f'of {list(channels)} channels: set '
-                    'model.neck.in_channels to these, or out_indices to levels that fit'
-                )
-            return
-    head = model.get('head')
-    expected = head.get('in_channels') if isinstance(head, dict) else None
-    if isinstance(expected, int) and expected != channels[-1]:
+        raise ConfigError(f'{name}.backbone of type FishNet: {error}') from error
+
+
+def _build_neck(neck: Mapping[str, Any], registry: Registry) -> nn.Module | None:
+    try:
+        with torch.device('meta'):
+            return registry.build(copy.deepcopy(neck))
+    except Exception:  # whatever a neck of anybody's may raise; what is wrong, the runner raises
+        return None
+
+
+def _run(neck: nn.Module | None, levels: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    """What a neck returns; None if it does not take these levels, or does not run."""
+    try:
+        with torch.no_grad():
+            outputs = neck(tuple(levels))
+    except Exception:  # whatever a neck of anybody's may raise
+        return None
+    tensors = isinstance(outputs, list | tuple) and all(isinstance(x, Tensor) for x in outputs)
+    return outputs if tensors and outputs else None
+
+
+def _check_neck(
+    place: str,
+    neck: Mapping[str, Any],
+    module: nn.Module | None,
+    inputs: Sequence[Tensor],
+    source: str,
+) -> None:
+    """Say why a neck did not run, if it was for the channels: with those it expects, it runs."""
+    expected = neck.get('in_channels', getattr(module, 'in_channels', None))
+    channels = [expected] * len(inputs) if isinstance(expected, int) else expected
+    if not isinstance(channels, list | tuple) or not all(isinstance(c, int) for c in channels):
+        return
+    size = inputs[0].shape[-1]
+    fitting = [
+        torch.empty(2, c, size >> i, size >> i, device='meta') for i, c in enumerate(channels)
+    ]
+    if _run(module, fitting) is None:
+        return
+    raise ConfigError(
+        f'{place} of type {type(module).__name__} expects in_channels={expected}, and {source} has '
+        f'levels of {[level.shape[1] for level in inputs]} channels: set {place}.in_channels to '
+        "these, or the backbone's out_indices to levels that fit"
+    )
+
+
+def _check_adapter(place: str, adapter: FishHeadAdapter, read: range | None) -> None:
+    if read is None:
+        return
+    trained = [
+        i
+        for i, level in enumerate(adapter.levels)
+        if any(p.requires_grad for p in level.parameters())
+    ]
+    unused = [i for i in trained if i not in read]
+    if unused:
         raise ConfigError(
-            f'model.head of type {head.get("type")} expects in_channels={expected}, and the last '
-            f'level of FishNet has {channels[-1]} channels: set model.head.in_channels to that'
+            f'{place} of type FishHeadAdapter has parameters for the levels {unused}, which the '
+            'next neck does not read, and DistributedDataParallel stops at parameters without a '
+            f'gradient: set {place}.start_level={read.start} and {place}.end_level={read.stop - 1}'
         )

@@ -50,7 +50,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--backbone',
         metavar='ARCH',
-        help="put FishNet in the place of the config's ResNet, e.g. fishnet150",
+        help="put FishNet in the place of the config's ResNet, e.g. fishnet150 (fixed norm layers: "
+        '--cfg-options model.backbone.norm_cfg.type=mmfish.FrozenBN)',
     )
     parser.add_argument(
         '--cfg-options',

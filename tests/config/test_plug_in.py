@@ -1,9 +1,16 @@
 import copy
+import logging
+import re
 
 import pytest
 import torch
 from mmdet.models import ResNet
-from mmengine.config import Config
+from mmdet.models.layers import FrozenBatchNorm2d
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfish import plug_in
 from mmfish.config.paths import read_config
@@ -14,8 +21,6 @@ from mmfish.models import ARCHS, FishNet
 
 LEVELS = [320, 832, 1600, 2112]
 PUBLIC = dict(type='Pretrained', checkpoint='pytorchcv://fishnet150')
-# For what trains from nothing on purpose.
-quiet = pytest.mark.filterwarnings('ignore:FishNet starts from nothing')
 
 
 def detector(neck=None, **backbone):
@@ -28,6 +33,18 @@ def with_backbone(**options):
     cfg = detector(neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=64))
     cfg.model.backbone.update(options)
     return cfg
+
+
+@pytest.fixture
+def log():
+    """What plug_in writes into MMEngine's log, line by line."""
+    lines = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
 
 
 def test_backbone_neck_and_nothing_else_change():
@@ -107,7 +124,6 @@ def test_in_a_tracker_the_detectors_backbone_changes_and_its_checkpoint_goes():
         ('reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py', lambda m: m.head, 2112),
     ],
 )
-@quiet
 def test_whoever_reads_the_backbone_gets_its_channels(config, find, expected):
     try:
         before = read_config(f'mmdet::{config}')
@@ -198,13 +214,15 @@ def test_what_is_no_config_or_has_no_working_backbone_is_told_so(tmp_path):
             plug_in(cfg)
 
 
-def test_a_backbone_with_its_own_features_loses_them_with_a_warning():
+def test_a_backbone_with_its_own_features_loses_them_and_the_log_says_so(log):
     cfg = with_backbone(
         dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, True, True, True)
     )
-    with pytest.warns(UserWarning, match='FishNet has no dcn'):
-        cfg = plug_in(cfg)
+    cfg = plug_in(cfg)
     assert 'dcn' not in cfg.model.backbone
+    assert log == [
+        'model.backbone: the ResNet of this config has dcn, which FishNet does not have: left out'
+    ]
 
 
 def test_every_stage_of_a_resnet_frozen_is_all_of_fishnet_frozen():
@@ -214,22 +232,97 @@ def test_every_stage_of_a_resnet_frozen_is_all_of_fishnet_frozen():
     assert not any(p.requires_grad for p in fish.parameters())
 
 
-def test_groups_fit_fishnets_channels_and_public_weights_need_batch_norm():
-    cfg = with_backbone(norm_cfg=dict(type='GN', num_groups=32))
-    with (
-        pytest.warns(UserWarning, match='16 groups'),
-        pytest.warns(UserWarning, match='fishnet150 do not fit'),
-    ):
-        backbone = plug_in(cfg).model.backbone
-    assert backbone.norm_cfg == dict(type='GN', num_groups=16)
+@pytest.mark.parametrize('kind', ['GN', nn.GroupNorm])
+def test_groups_fit_fishnets_channels_and_public_weights_need_batch_norm(kind, log):
+    cfg = with_backbone(norm_cfg=dict(type=kind, num_groups=32))
+    backbone = plug_in(cfg).model.backbone
+    assert backbone.norm_cfg == dict(type=kind, num_groups=16)
     assert 'init_cfg' not in backbone
+    assert '16 groups instead of 32' in log[0]
+    assert 'public weights of fishnet150 do not fit' in log[1]
+    assert 'BatchNorm' not in log[1]
+
+
+def test_with_weights_everything_stays_fixed_that_was_and_nothing_is_logged(log):
+    fixed = dict(frozen_stages=1, norm_eval=True, norm_cfg=dict(type='BN', requires_grad=False))
+    own = dict(type=PretrainedInit, checkpoint='fishnet99.pth')
+    for arch, options in (('fishnet150', {}), ('fishnet99', dict(init_cfg=own))):
+        backbone = plug_in(with_backbone(**fixed), arch, **options).model.backbone
+        assert {key: backbone[key] for key in fixed} == fixed
+    assert log == []
 
 
 @pytest.mark.parametrize('arch', sorted(ARCHS.keys() - {'fishnet150', 'fishnet55'}))
-def test_archs_without_public_weights_start_from_nothing_with_a_warning(arch):
-    with pytest.warns(UserWarning, match=f'starts from nothing.*not of {arch}'):
-        cfg = plug_in(with_backbone(), arch)
-    assert 'init_cfg' not in cfg.model.backbone
+def test_without_weights_all_of_fishnet_learns_and_the_log_says_why(arch, log):
+    cfg = plug_in(with_backbone(frozen_stages=1), arch)
+    backbone = cfg.model.backbone
+    assert 'init_cfg' not in backbone
+    assert (backbone.frozen_stages, backbone.norm_eval) == (-1, False)
+    (line,) = log
+    assert (
+        f'random weights, because there are public weights of fishnet150 only, not of {arch}'
+        in line
+    )
+    assert 'frozen_stages=-1 instead of 1, norm_eval=False instead of True' in line
+
+
+@pytest.mark.parametrize(
+    'norm_cfg',
+    [
+        dict(type='FrozenBN'),
+        dict(type='mmfish.FrozenBN', eps=1e-3),
+        dict(type=FrozenBatchNorm2d),
+        dict(type='BN', requires_grad=False),
+        dict(type='SyncBN', requires_grad=False),
+    ],
+)
+def test_without_weights_fixed_norm_layers_become_layers_that_learn(norm_cfg, log):
+    backbone = plug_in(with_backbone(norm_cfg=norm_cfg), 'fishnet77').model.backbone
+    with torch.device('meta'):
+        fish = FishNet(**{k: v for k, v in backbone.items() if k != 'type'}).train()
+    norms = [m for m in fish.modules() if isinstance(m, _BatchNorm)]
+    assert norms
+    assert all(m.training and m.weight.requires_grad for m in norms)
+    assert all(m.eps == norm_cfg.get('eps', 1e-5) for m in norms)
+    assert backbone.norm_cfg.type == ('SyncBN' if norm_cfg['type'] == 'SyncBN' else 'BN')
+    assert f'instead of {norm_cfg!r}' in log[0]
+
+
+def test_options_of_the_caller_stay_without_weights(log):
+    given = dict(frozen_stages=0, norm_eval=True, norm_cfg=dict(type='mmfish.FrozenBN'))
+    backbone = plug_in(with_backbone(), 'fishnet99', init_cfg=None, **given).model.backbone
+    assert {key: backbone[key] for key in given} == given
+    assert 'random weights, because its init_cfg names none' in log[0]
+    assert 'instead of' not in log[0]
+
+
+def test_the_ways_out_of_batch_norm_that_the_log_names_work(log):
+    cfg = Config(dict(model=dict(detector=with_backbone().model)))
+    cfg = plug_in(cfg, 'fishnet77')
+    options = re.search(r'GroupNorm \(--cfg-options (.*?)\)', log[0])[1].split()
+    cfg.merge_from_dict(
+        {k: DictAction._parse_iterable(v) for k, v in (o.split('=') for o in options)}
+    )
+    with torch.device('meta'):
+        fish = FishNet(**{k: v for k, v in cfg.model.detector.backbone.items() if k != 'type'})
+    assert not any(isinstance(m, _BatchNorm) for m in fish.modules())
+    assert any(isinstance(m, nn.GroupNorm) for m in fish.modules())
+    assert 'model.detector.backbone.norm_cfg.type=SyncBN' in log[0]
+
+
+def test_the_adapter_begins_at_the_level_that_the_neck_reads_first():
+    class LastLevels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList([nn.Conv2d(c, 8, 1) for c in (256, 512)])
+
+        def forward(self, inputs):
+            return [conv(x) for conv, x in zip(self.convs, inputs[2:], strict=True)]
+
+    adapter = plug_in(detector(dict(type=LastLevels))).model.neck[0]
+    assert adapter.type == 'mmfish.FishHeadAdapter'
+    assert adapter.start_level == 2
+    assert 'end_level' not in adapter
 
 
 def test_out_indices_and_strides_are_those_of_the_arch():
@@ -247,7 +340,6 @@ def test_wrong_options_are_named():
             plug_in(with_backbone(), **options)
 
 
-@quiet
 @pytest.mark.parametrize(
     'config',
     [

@@ -6,13 +6,17 @@ from functools import cache
 
 import pytest
 from mmengine.config import Config, DictAction
+from torch import nn
 
 from mmfish import config_path
 from mmfish.config.validation import name_data_errors, validate_config
 from mmfish.errors import ConfigError
+from mmfish.models import FishNet
 
 COCO = config_path('faster_rcnn_fishnet99_fpn_coco.py')
 IMAGENET = config_path('imagenet/fishnet99_imagenet.py')
+
+CHANNELS77 = [80, 208, 400, 528]
 
 # Which config, what is changed, and what the sentence must say.
 REFUSED = {
@@ -108,6 +112,105 @@ def test_train_names_the_arch(config, tool):
     assert 'fishnet9000' in tool(
         'train.py', config, '--cfg-options', 'model.backbone.arch=fishnet9000'
     )
+
+
+def judged(neck, arch='fishnet77', **model):
+    """Validate a detector with a neck."""
+    backbone = dict(type='mmfish.FishNet', arch=arch)
+    model = dict(type='RetinaNet', backbone=backbone, neck=neck, **model)
+    validate_config(Config(dict(default_scope='mmdet', model=model)))
+
+
+FISH_FPN = dict(type='mmfish.FishFPN', arch='fishnet77')
+MAPPER = dict(type='ChannelMapper', in_channels=[256] * 5, out_channels=8)
+FPN77 = dict(type='FPN', in_channels=CHANNELS77, out_channels=256, num_outs=5)
+
+
+@pytest.mark.parametrize(
+    'neck',
+    [
+        [FISH_FPN, MAPPER],
+        [dict(type='mmfish.FishHeadAdapter', in_channels=CHANNELS77, start_level=1), FPN77],
+        [FPN77, dict(type='BFP', in_channels=256, num_levels=5)],
+        dict(
+            type='DilatedEncoder',
+            in_channels=528,
+            out_channels=64,
+            block_mid_channels=32,
+            num_residual_blocks=1,
+            block_dilations=[2],
+        ),
+    ],
+)
+def test_necks_that_fit_pass(neck):
+    judged(neck)
+
+
+@pytest.mark.parametrize(
+    ('neck', 'message'),
+    [
+        (
+            dict(type='mmfish.FishFPN'),
+            r'neck of type FishFPN expects in_channels=\[320, .*fishnet77.*\[80, 208, 400, 528\]',
+        ),
+        (
+            [FISH_FPN, {**MAPPER, 'in_channels': [256] * 4}],
+            r'neck\.1 of type ChannelMapper expects in_channels=\[256, 256, 256, 256\], and '
+            r'model\.neck\.0 has levels of \[256, 256, 256, 256, 256\]',
+        ),
+        (
+            [FPN77, dict(type='BFP', in_channels=128, num_levels=5, refine_type='conv')],
+            r'neck\.1 of type BFP expects in_channels=128',
+        ),
+    ],
+)
+def test_necks_that_do_not_fit_are_named(neck, message):
+    with pytest.raises(ConfigError, match=message):
+        judged(neck)
+
+
+class DataDependent(nn.Module):
+    """Like operators without a meta kernel: it cannot be judged without numbers."""
+
+    in_channels = (1, 2, 3)
+
+    def forward(self, inputs):
+        return inputs if inputs[0].sum().item() > 0 else inputs[1:]
+
+
+class MyFishNet(FishNet):
+    pass
+
+
+def test_a_neck_that_cannot_be_judged_passes():
+    judged(dict(type=DataDependent))
+    judged([dict(type=DataDependent), MAPPER])
+
+
+@pytest.mark.parametrize('kind', ['FishNet', 'mmfish.models.FishNet', FishNet, MyFishNet])
+def test_fishnet_is_found_however_it_is_written_and_wherever_it_stands(kind):
+    backbone = dict(type=kind, arch='fishnet77')
+    model = dict(backbone=backbone, neck={**FPN77, 'in_channels': [1, 2, 3, 4]})
+    with pytest.raises(ConfigError, match=r'model\.detector\.neck of type FPN'):
+        validate_config(Config(dict(model=dict(type='SoftTeacher', detector=model))))
+
+
+def test_other_backbones_are_not_judged():
+    backbone = dict(type='ResNet', depth=18, num_stages='none')
+    model = dict(type='RetinaNet', backbone=backbone, neck={**FPN77, 'in_channels': [1]})
+    validate_config(Config(dict(default_scope='mmdet', model=model)))
+
+
+def test_an_adapter_that_several_ranks_cannot_train_is_refused():
+    cfg = Config.fromfile(COCO)
+    adapter = dict(type='mmfish.FishHeadAdapter', in_channels=cfg.model.neck.in_channels)
+    cfg.model.neck = [adapter, {**cfg.model.neck, 'start_level': 1}]
+    validate_config(cfg)
+    cfg.launcher = 'pytorch'
+    with pytest.raises(ConfigError, match=r'neck\.0 .*levels \[0\].*neck\.0\.start_level=1'):
+        validate_config(cfg)
+    cfg.model.neck[0].start_level = 1
+    validate_config(cfg)
 
 
 def test_an_evaluation_does_not_skip_images():

@@ -1,17 +1,34 @@
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
+from mmfish.config.levels import Levels, levels_read, model_registry
 from mmfish.models import FishFPN, FishHeadAdapter, FishNet
 
 CHANNELS = [80, 208, 400, 528]  # fishnet77
+# The neck layouts of MMDetection's configs, with few channels: tests/data/README.md.
+LAYOUTS = {
+    layout['config']: layout
+    for layout in json.loads(
+        (Path(__file__).parents[1] / 'data/neck_layouts.json').read_text(),
+        # Some necks compare their order of layers with tuples; JSON has none.
+        object_hook=lambda d: d | {k: tuple(d[k]) for k in d if k == 'order'},
+    )
+}
 
 
-def levels(channels=CHANNELS, batch=1):
+def levels(channels=CHANNELS, batch=1, size=16):
     generator = torch.Generator().manual_seed(0)
-    sizes = [16 // 2**i for i in range(len(channels))]
+    sizes = [size // 2**i for i in range(len(channels))]
     return [
         10 * torch.randn(batch, c, size, size, generator=generator)
         for c, size in zip(channels, sizes, strict=True)
@@ -104,3 +121,69 @@ def test_fish_fpn_takes_every_level_of_its_arch(arch):
 def test_fish_fpn_takes_the_levels_that_it_is_told():
     neck = FishFPN(in_channels=CHANNELS[1:], out_channels=16, num_outs=4)
     assert len(neck(levels(CHANNELS[1:]))) == 4
+
+
+def test_levels_outside_of_start_and_end_pass_through_without_parameters():
+    adapter = FishHeadAdapter(CHANNELS, out_channels=64, start_level=1, end_level=2)
+    assert [bool(list(level.parameters())) for level in adapter.levels] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    inputs = levels()
+    outputs = adapter(inputs)
+    assert outputs[0] is inputs[0]
+    assert outputs[3] is inputs[3]
+    assert [y.shape[1] for y in outputs[1:3]] == [64, 64]
+
+
+@pytest.mark.parametrize('ends', [dict(start_level=4), dict(end_level=4), dict(start_level=-1)])
+def test_a_start_or_end_that_is_no_level_is_refused(ends):
+    with pytest.raises(ValueError, match=r'start_level and end_level must be levels of 0\.\.3'):
+        FishHeadAdapter(CHANNELS, **ends)
+
+
+def without_gradient(necks, channels):
+    """Names of the parameters that get no gradient from what the last neck returns."""
+    inputs = levels(channels, batch=2, size=32)
+    modules = nn.Sequential(*(MODELS.build(copy.deepcopy(neck)) for neck in necks)).eval()
+    sum(y.square().sum() for y in modules(tuple(inputs))).backward()
+    return [name for name, p in modules.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize('config', LAYOUTS)
+def test_every_parameter_of_adapter_and_neck_gets_a_gradient(config):
+    layout = LAYOUTS[config]
+    channels = [16, 24, 32, 40][-layout['levels'] :]
+    strides = (4, 8, 16, 32)[-layout['levels'] :]
+    with model_registry(Config()) as registry:
+        read = levels_read(layout['neck'], Levels(tuple(channels), strides), registry)
+    if read is None:
+        # The control: without the adapter it does not compute either.
+        with pytest.raises(RuntimeError, match='implementation for device cpu not found'):
+            without_gradient(layout['neck'], channels)
+        pytest.skip('MMCV has an operator of this neck for GPUs only')
+    adapter = dict(
+        type='mmfish.FishHeadAdapter',
+        in_channels=channels,
+        start_level=read.start,
+        end_level=read.stop - 1,
+    )
+    assert without_gradient([adapter, *layout['neck']], channels) == []
+    first, *others = layout['neck']
+    if first['type'] == 'FPN':
+        assert without_gradient([{**first, 'type': 'mmfish.FishFPN'}, *others], channels) == []
+
+
+def test_an_fpn_of_the_first_levels_only():
+    options = dict(out_channels=16, num_outs=2, start_level=1, end_level=2)
+    neck = dict(type='mmfish.FishFPN', in_channels=CHANNELS, **options)
+    assert without_gradient([neck], CHANNELS) == []
+
+
+def test_two_ranks_train_retinanet_with_adapter_and_with_fish_fpn():
+    command = [sys.executable, Path(__file__).with_name('two_ranks.py')]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert 'trained FishFPN' in process.stdout
