@@ -1,4 +1,4 @@
-"""Short real runs of the command-line tools: train, resume, test, several ranks."""
+"""Short real runs of the command-line tools: train, resume, test."""
 
 import os
 import pickle
@@ -29,13 +29,7 @@ SMALL = (
 
 
 def run(*command, status=0):
-    environment = {
-        **os.environ,
-        'PYTHON': sys.executable,
-        'OMP_NUM_THREADS': '1',
-        'CUDA_VISIBLE_DEVICES': '',
-        'PORT': '29611',
-    }
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     process = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, env=environment
     )

@@ -228,11 +228,11 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def check_fsdp_checkpoints(cfg: Config) -> None:
-    """Refuse a training with FSDP on the CPU that would crash when it saves a checkpoint.
+    """Refuse a training with FSDP on the CPU that would crash when it saves its first checkpoint.
 
-    With ``state_dict_cfg='full'`` MMEngine has torch copy the gathered weights to the CPU. Where
-    they are on the CPU already torch does not copy them, frees them and reads them again, which
-    ends the process with SIGSEGV (torch 2.11, ``_full_post_state_dict_hook``).
+    ``state_dict_cfg='full'`` of MMEngine's ``FSDPStrategy`` sets torch's ``offload_to_cpu``. Then
+    torch 2.11 frees gathered weights that are on the CPU before it copies them, and the process
+    ends with SIGSEGV. It does so without MMEngine and mmfish, too.
 
     Args:
         cfg: of a training.
@@ -243,11 +243,18 @@ def check_fsdp_checkpoints(cfg: Config) -> None:
     strategy = cfg.get('strategy') or {}
     device = (strategy.get('model_wrapper') or {}).get('device_id')
     on_cpu = not torch.cuda.is_available() or str(device).startswith('cpu')
-    if strategy.get('state_dict_cfg') == 'full' and on_cpu:
+    wanted = strategy.get('state_dict_cfg')
+    if isinstance(wanted, dict):
+        offloaded = (wanted.get('state_dict_config') or {}).get('offload_to_cpu')
+    else:
+        offloaded = wanted == 'full'
+    if on_cpu and offloaded:
         raise ConfigError(
-            "strategy.state_dict_cfg='full' crashes on the CPU, where torch's FSDP cannot gather "
-            "the weights in one file: use state_dict_cfg='local', which writes a file for each "
-            'rank, or train on GPUs'
+            f'strategy.state_dict_cfg={wanted!r} makes PyTorch crash on the CPU when a checkpoint '
+            "is saved: use 'local' (a file for each rank), or for one file "
+            "dict(state_dict_type='FULL_STATE_DICT', "
+            "state_dict_config=dict(type='FullStateDictConfig', rank0_only=True), "
+            "optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))"
         )
 
 

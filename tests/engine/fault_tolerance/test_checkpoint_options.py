@@ -76,7 +76,8 @@ def train(kind, work_dir, epochs, options, resume=None):
         val_dataloader=DataLoader(TensorDataset(torch.zeros(1, 1))),
         val_cfg=dict(),
         val_evaluator=[UpAndDown()],
-        experiment_name=f'{work_dir.parent.name}-{work_dir.name}-{epochs}',
+        # MMEngine keeps one message hub in the process for each name.
+        experiment_name=f'{work_dir}-{epochs}'.replace('/', '_'),
         load_from=resume and str(resume),
         resume=bool(resume),
     )
@@ -92,17 +93,24 @@ def normalised(value, root):
     return str(value).replace(str(root), '')
 
 
+def content(path, root):
+    """What is in a checkpoint, without what differs between any two runs: seed, time, names."""
+    found = torch.load(path, weights_only=False)
+    if 'meta' in found:
+        found['meta'] = {key: found['meta'][key] for key in ('epoch', 'iter')}
+    if 'message_hub' in found:
+        info = found.pop('message_hub')['runtime_info']
+        found['info'] = {key: info[key] for key in info if 'ckpt' in key or 'best' in key}
+    return normalised(found, root)
+
+
 def left(root):
-    """All files below a folder: the content of the checkpoints, and names without hashes."""
+    """The checkpoints and pointers below a folder; names are without hashes."""
     found = {}
     for path in root.rglob('*'):
         name = re.sub(r'-[0-9a-f]{8}\.pth$', '-<hash>.pth', str(path.relative_to(root)))
-        if path.suffix == '.pth' and path.is_file():
-            content = torch.load(path, weights_only=False)
-            meta = content.get('meta', {})
-            for key in ('cfg', 'time', 'experiment_name', 'seed', 'outdated'):
-                meta.pop(key, None)
-            found[name] = normalised(content, root)
+        if path.suffix == '.pth':
+            found[name] = content(path, root)
         elif path.name == 'last_checkpoint':
             found[name] = path.read_text().replace(str(root), '')
     return found

@@ -242,21 +242,18 @@ def test_a_file_is_written_where_folders_cannot_be_opened(tmp_path, monkeypatch)
 
 
 FSDP = dict(type='FSDPStrategy', model_wrapper=dict(device_id='cpu'))
+ONE_FILE = dict(state_dict_type='FULL_STATE_DICT', state_dict_config=dict(rank0_only=True))
 
 
 @pytest.mark.parametrize(
-    'config',
-    [
-        dict(),
-        dict(strategy=FSDP),
-        dict(strategy=dict(FSDP, state_dict_cfg='local')),
-        dict(strategy=dict(type='DDPStrategy')),
-    ],
+    'strategy',
+    [None, FSDP, dict(FSDP, state_dict_cfg='local'), dict(FSDP, state_dict_cfg=ONE_FILE)],
 )
-def test_other_strategies_and_checkpoints_are_not_refused(config):
-    check_fsdp_checkpoints(Config(config))
+def test_strategies_that_can_save_on_the_cpu_are_not_refused(strategy):
+    check_fsdp_checkpoints(Config(dict(strategy=strategy)))
 
 
-def test_fsdp_on_the_cpu_with_full_state_dicts_is_refused():
-    with pytest.raises(ConfigError, match=r"crashes on the CPU.*state_dict_cfg='local'"):
-        check_fsdp_checkpoints(Config(dict(strategy=dict(FSDP, state_dict_cfg='full'))))
+@pytest.mark.parametrize('wanted', ['full', dict(state_dict_config=dict(offload_to_cpu=True))])
+def test_fsdp_that_crashes_on_the_cpu_is_refused(wanted):
+    with pytest.raises(ConfigError, match=r"crash on the CPU.*use 'local'.*FULL_STATE_DICT"):
+        check_fsdp_checkpoints(Config(dict(strategy=dict(FSDP, state_dict_cfg=wanted))))
