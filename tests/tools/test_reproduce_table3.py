@@ -1,4 +1,4 @@
-"""The six cells of table 3, with stand-ins for srun and python that write down what they got."""
+"""The six cells of table 3, with stand-ins for srun and python that record their arguments."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def test_the_cells_are_configs():
     assert all(Path(config_path(f'{cell}.py')).is_file() for cell in CELLS)
 
 
-def test_here_each_cell_is_trained_resumable_and_evaluated(reproduce):
+def test_each_cell_is_trained_with_resume_and_then_evaluated(reproduce):
     status, calls = reproduce('local', '--amp', GPUS='4', DATA_ROOT='/data/coco')
     assert status == 0
     assert cells(calls, 'train') == cells(calls, 'test') == sorted(CELLS)
@@ -120,7 +120,7 @@ def test_slurm_gets_every_cell_with_the_papers_number_of_gpus(reproduce):
         assert value(words, '--data-root') == 'data/coco'
 
 
-def test_what_is_finished_is_skipped_and_what_lacks_its_result_is_evaluated_only(reproduce):
+def test_finished_cells_are_skipped_and_trained_ones_without_a_result_are_evaluated(reproduce):
     done, stopped, early = CELLS[:3]
     finish(reproduce.root, done)
     finish(reproduce.root, stopped, step=31)

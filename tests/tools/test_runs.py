@@ -76,7 +76,7 @@ def test_testing_a_checkpoint_gives_box_and_mask_ap_predictions_and_pictures(
     assert len(list(tmp_path.glob('*/pictures/*.png'))) == 4
 
 
-def test_a_missing_data_set_is_one_sentence(tmp_path, monkeypatch):
+def test_a_missing_data_set_ends_with_one_sentence(tmp_path, monkeypatch):
     tool = str(TOOLS / 'train.py')
     data, work = tmp_path / 'nowhere', tmp_path / 'work'
     arguments = [CONFIG, '--data-root', str(data), '--work-dir', str(work)]

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -81,6 +82,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     with pytest.raises(OSError, match='No space left'):
         write_atomically(file, b'newer')
     assert (file.read_bytes(), files(tmp_path)) == (b'old', ['file'])
+
+
+def test_configs_of_earlier_versions_find_the_hook_under_its_former_name():
+    built = [HOOKS.build(dict(type=f'mmfish.{name}CheckpointHook')) for name in ('Atomic', 'Whole')]
+    assert type(built[0]) is type(built[1])
 
 
 def test_outdated_checkpoints_and_former_best_ones_are_removed(tmp_path):

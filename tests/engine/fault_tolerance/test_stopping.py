@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,3 +94,22 @@ def test_a_signal_saves_the_state_and_the_resumed_run_goes_on_from_there(tmp_pat
     assert not (tmp_path / 'preempted.pth').exists()
     assert not (tmp_path / STOPPED_FILE).exists()
     assert signal.getsignal(number) == before
+
+
+# As on Windows. The platform is set last, because other packages look at it too.
+ELSEWHERE = """
+import signal, sys
+for name in ('SIGUSR1', 'pthread_sigmask', 'sigwaitinfo'):
+    delattr(signal, name)
+from mmfish.engine.fault_tolerance import stopping
+assert stopping.SIGNALS == (signal.SIGTERM,), stopping.SIGNALS
+sys.platform = 'win32'
+stopping._end_with_rank(3, before=lambda worker: print('seeded worker', worker))
+"""
+
+
+def test_without_the_signals_of_linux_a_run_listens_to_sigterm_alone():
+    command = [sys.executable, '-c', ELSEWHERE]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.endswith('seeded worker 3\n')
