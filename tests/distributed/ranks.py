@@ -96,7 +96,7 @@ def ip(*arguments):
 
 
 def train(data, work_dir, ranks, machines=1, epochs=2):
-    """Train through tools/dist_train.sh on each host; returns what the Witness of each rank wrote."""
+    """Train through tools/dist_train.sh on each host; returns what each rank recorded."""
     command = [TOOLS / 'dist_train.sh', CONFIG, str(ranks), '--data-root', data]
     command += ['--work-dir', work_dir, '--auto-scale-lr', '--cfg-options']
     command += [f'train_cfg.max_epochs={epochs}', f'val_evaluator.outfile_prefix={work_dir}/val']
