@@ -135,7 +135,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 part.unlink()
             if self.loaded.get('iter') == runner.iter:
                 self.file_backend.outdated += self.loaded.get('outdated', [])
-            self.file_backend.remove_outdated()
+            self.file_backend.remove_outdated(keep=self._current())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at the weights, and add the names of the checkpoints that this one replaces.
@@ -151,7 +151,8 @@ class AtomicCheckpointHook(CheckpointHook):
                     f'After iteration {meta["iter"]} the weights are NaN or Inf ({name}), so no '
                     f'checkpoint was written; {describe_last_checkpoint(runner.work_dir)}'
                 )
-        if isinstance(self.file_backend, AtomicFileBackend):
+        # Without a training there is no backend yet.
+        if isinstance(getattr(self, 'file_backend', None), AtomicFileBackend):
             # A run that is killed before it has removed them leaves that to the resumed one.
             meta['outdated'] = list(self.file_backend.outdated)
 
@@ -209,10 +210,12 @@ class AtomicCheckpointHook(CheckpointHook):
             if self.file_backend.isfile(preempted):
                 self.file_backend.remove(preempted)
         if is_main_process() and isinstance(self.file_backend, AtomicFileBackend):
-            # The best checkpoint may have been replaced by one of the same name.
-            best = getattr(self, 'best_ckpt_path_dict', {}).values()
-            keep = [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
-            self.file_backend.remove_outdated(keep)
+            self.file_backend.remove_outdated(keep=self._current())
+
+    def _current(self) -> list[str | None]:
+        """The newest and the best checkpoints, which may have replaced some of the same name."""
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        return [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
 
     @contextlib.contextmanager
     def _failure_reported(self, runner: Runner, iteration: int) -> Iterator[None]:

@@ -113,6 +113,26 @@ def test_a_resumed_run_removes_what_a_killed_one_did_not_get_to_remove(tmp_path)
     assert epochs_in(tmp_path) == ['epoch_3.pth', 'epoch_4.pth']
 
 
+def test_a_best_checkpoint_that_has_replaced_one_of_the_same_name_is_kept(tmp_path):
+    options = dict(save_best='mAP')
+    make_runner(tmp_path, epochs=2, **options).train()
+    last, best = tmp_path / 'epoch_2.pth', tmp_path / 'best_mAP_epoch_2.pth'
+    # As after an evaluation of epoch 2 that was made twice, the second time with a better result.
+    checkpoint = torch.load(last, weights_only=False)
+    checkpoint['meta']['outdated'] = [str(best)]
+    torch.save(checkpoint, last)
+    resumed = make_runner(tmp_path, epochs=2, **options)
+    resumed.resume(str(last))
+    resumed.train()
+    assert best.exists()
+
+
+def test_a_checkpoint_can_be_saved_without_training(tmp_path):
+    runner = make_runner(tmp_path)
+    runner.save_checkpoint(str(tmp_path), 'untrained.pth', save_optimizer=False)
+    assert (tmp_path / 'untrained.pth').exists()
+
+
 def test_the_outdated_checkpoint_is_there_until_the_new_one_is_written(tmp_path):
     seen = []
 
