@@ -2,7 +2,8 @@
 # Train on several GPUs, or without any GPU in several processes on the CPU.
 #   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 # Several machines, the same call on each: NNODES, NODE_RANK, MASTER_ADDR, PORT.
-# MAX_RESTARTS is how often all ranks start again, from the newest checkpoint, after one has died (0).
+# MAX_RESTARTS (0): how often all ranks are started again, from the newest checkpoint, after one has
+# died.
 set -euo pipefail
 
 CONFIG=${1:?usage: $0 CONFIG GPUS [arguments of tools/train.py]}
@@ -14,8 +15,8 @@ PORT=${PORT:-29500}
 if [ "${MAX_RESTARTS:-0}" = 0 ]; then
     rendezvous=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT")
 else
-    # The static rendezvous above, and one whose store is shared by all starts, would hand out the
-    # addresses of dead ranks after a restart.
+    # After a restart the static rendezvous above would hand out the addresses of dead ranks, and so
+    # would a store that all starts share.
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     rendezvous=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
     if [ "$NODE_RANK" = 0 ]; then

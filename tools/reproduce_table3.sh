@@ -2,8 +2,9 @@
 # Train and evaluate the six cells of table 3, one after the other or through Slurm all at once.
 #   tools/reproduce_table3.sh local [arguments of tools/train.py]
 #   tools/reproduce_table3.sh slurm PARTITION [arguments of tools/train.py]
-# DATA_ROOT is COCO's folder (data/coco), GPUS the number for each cell (16, those of the paper;
-# another one scales the learning rate). The other variables are those of dist_*.sh and slurm_*.sh.
+# DATA_ROOT is COCO's folder (data/coco). GPUS is the number of GPUs for each cell, over all machines
+# (16 as in the paper; with another number the learning rate is scaled). The other variables are
+# those of dist_*.sh and slurm_*.sh; with NNODES call the script on each machine.
 # Each cell has its folder in work_dirs/. Another call skips what is finished and resumes the rest.
 set -euo pipefail
 
@@ -24,8 +25,16 @@ slurm)
     ;;
 esac
 GPUS=${GPUS:-16}
+# dist_*.sh take the number of GPUs of each machine.
+NODES=${NNODES:-1}
+GPUS_HERE=$((GPUS / NODES))
+if [ -z "$PARTITION" ] && [ $((GPUS_HERE * NODES)) != "$GPUS" ]; then
+    echo "$0: GPUS=$GPUS cannot be shared equally by NNODES=$NODES machines:" \
+        "set GPUS, the number over all machines, to a multiple of $NODES." >&2
+    exit 2
+fi
 DATA_ROOT=${DATA_ROOT:-data/coco}
-export TOOLS PARTITION GPUS DATA_ROOT
+export TOOLS PARTITION GPUS GPUS_HERE DATA_ROOT
 
 # has_result WORK_DIR: whether the last epoch was evaluated, at the end of training or by test.py.
 has_result() {
@@ -41,8 +50,8 @@ cell() {
         train=("$TOOLS/slurm_train.sh" "$PARTITION" "$1" "$config" "$work_dir")
         test=("$TOOLS/slurm_test.sh" "$PARTITION" "$1" "$config" "$last")
     else
-        train=("$TOOLS/dist_train.sh" "$config" "$GPUS" --work-dir "$work_dir")
-        test=("$TOOLS/dist_test.sh" "$config" "$last" "$GPUS")
+        train=("$TOOLS/dist_train.sh" "$config" "$GPUS_HERE" --work-dir "$work_dir")
+        test=("$TOOLS/dist_test.sh" "$config" "$last" "$GPUS_HERE")
     fi
     if [ ! -f "$last" ]; then
         "${train[@]}" --data-root "$DATA_ROOT" --resume --auto-scale-lr "${@:2}" || return 1

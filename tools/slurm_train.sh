@@ -4,7 +4,7 @@
 # GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS size the job: 16 GPUs are the paper's.
 # SIGNAL is sent that many seconds before the job's time is up (USR1@120): the run saves its state
 # after the current iteration and stops, as it does when it is preempted (SIGTERM).
-# REQUEUE=1 submits the job with sbatch instead of waiting for it; after either Slurm starts it
+# REQUEUE=1 submits the job with sbatch instead of waiting for it. After such a stop Slurm starts it
 # again, and it resumes. Its output goes to WORK_DIR/slurm.log.
 set -euo pipefail
 
@@ -15,7 +15,7 @@ CONFIG=${3:?$USAGE}
 WORK_DIR=${4:?$USAGE}
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
-# A batch script runs as a copy in another folder.
+# sbatch runs a copy of this script in another folder.
 TOOLS=${MMFISH_TOOLS:-$(dirname "$0")}
 
 # SRUN_ARGS is a list of words.
@@ -43,7 +43,8 @@ elif [ -z "${MMFISH_TOOLS:-}" ]; then
     exec sbatch "${job[@]}" --requeue --open-mode=append --output="$WORK_DIR/slurm.log" "$0" "$@"
 fi
 
-# The batch job. Preemption may reach this shell too, which has to outlive the ranks.
+# From here on this is the batch job. On preemption this shell may get SIGTERM, too, and has to
+# outlive the ranks.
 trap : TERM
 status=0
 "${train[@]}" --resume || status=$?

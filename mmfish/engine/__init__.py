@@ -5,11 +5,12 @@ from mmfish.engine.fault_tolerance.resuming import (
     ResumableTrainLoop,
     ResumeHook,
 )
-from mmfish.engine.fault_tolerance.saving import WholeCheckpointHook
+from mmfish.engine.fault_tolerance.saving import AtomicCheckpointHook
 from mmfish.engine.fault_tolerance.stopping import StopHook
 from mmfish.engine.hooks import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
 
 __all__ = [
+    'AtomicCheckpointHook',
     'AverageStatisticsHook',
     'CPUThreadsHook',
     'ChannelsLastHook',
@@ -18,5 +19,4 @@ __all__ = [
     'ResumeHook',
     'StopGradClipHook',
     'StopHook',
-    'WholeCheckpointHook',
 ]

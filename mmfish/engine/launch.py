@@ -194,7 +194,7 @@ def survive_interruptions(cfg: Config) -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if hooks.checkpoint and hooks.checkpoint.get('type') == 'CheckpointHook':
-        hooks.checkpoint.type = 'mmfish.WholeCheckpointHook'
+        hooks.checkpoint.type = 'mmfish.AtomicCheckpointHook'
     loop = cfg.get('train_cfg') or {}
     if loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop':
         loop.pop('by_epoch', None)

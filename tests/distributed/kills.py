@@ -2,10 +2,10 @@
 
     python tests/distributed/kills.py [--kills 10] [--seed 0]
 
-Each killed run is resumed with --resume, and has to end with the weights, the optimiser and the
-predictions of a run that was left alone, bit by bit. The moments are in turn a random iteration of
-epoch 3, any time of the run, and the writing of a checkpoint. The runs are tools/train.py in
-processes that are forked from this one: imports take longer than they do.
+Each killed run is resumed with --resume. It has to end with the weights, the optimiser and the
+predictions of a run that was not killed, bit by bit. The moments are in turn a random iteration of
+epoch 3, any time of the run, and the writing of a checkpoint. Each run is tools/train.py in a
+process that is forked from this one, which saves the imports: they take longer than the run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import mmdet.visualization  # noqa: F401
 import torch
 
 from demo.shapes import make_shapes
-from mmfish.engine.fault_tolerance.saving import PART
+from mmfish.engine.fault_tolerance.saving import PART, POINTER
 
 HERE = Path(__file__).resolve().parent
 EPOCHS, ITERATIONS = 4, 8
@@ -83,11 +83,18 @@ class Run:
 
 
 def kill_while_writing(number, delay):
-    """End this process and its workers some seconds after it has opened the nth file to write."""
+    """End this process and its workers some seconds after it has opened the nth file to write.
+
+    Only checkpoints, which have another name while they are written, and last_checkpoint count.
+    """
     opened = itertools.count(1)
 
     def watch(event, arguments):
-        if event == 'open' and str(arguments[0]).endswith(PART) and next(opened) == number:
+        if event != 'open':
+            return
+        path, mode = str(arguments[0]), arguments[1]
+        checkpoint = path.endswith(PART) or (path.endswith(POINTER) and mode == 'w')
+        if checkpoint and next(opened) == number:
             threading.Timer(delay, os.killpg, (os.getpid(), signal.SIGKILL)).start()
 
     sys.addaudithook(watch)
@@ -168,7 +175,7 @@ def main():
             moment = MOMENTS[number % len(MOMENTS)]
             moment = kill_in_moment(work_dir, data, moment, chance)
             left = [path.name for path in work_dir.glob(f'*{PART}')]
-            pointer = work_dir / 'last_checkpoint'
+            pointer = work_dir / POINTER
             resumed = Path(pointer.read_text()).name if pointer.exists() else 'the beginning'
             Run(work_dir, data, '--resume').wait()
             found = differences(work_dir, reference)

@@ -1,10 +1,10 @@
-"""Train on several ranks and hosts, and check what has to be the same however many they are.
+"""Train on several ranks and hosts, and check that their number makes no difference.
 
     python tests/distributed/ranks.py 16            # one host, tools/dist_train.sh CONFIG 16
     python tests/distributed/ranks.py 2 --hosts 2   # two hosts with two ranks each
 
-The hosts are network namespaces with an address each, connected by a cable (veth). That needs root;
-without it they are two launchers on the loopback address, and the output says so.
+The hosts are network namespaces with an address each, connected by a virtual cable (veth). That
+needs root. Without it they are two launchers on the loopback address, and the output says so.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from mmfish.engine.launch import load_config, run_test
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / 'tools'
 CONFIG = HERE / 'witnessed.py'
-# Of the run, after the scaling: with more, nothing is detected in the end.
+# Of the run, after --auto-scale-lr. With a higher one the detector detects nothing in the end.
 LEARNING_RATE = 0.006
 
 
@@ -54,7 +54,7 @@ def environment(**variables):
 
 @contextlib.contextmanager
 def hosts(count):
-    """For each of several hosts, how a command begins there and its variables for dist_train.sh."""
+    """Yield for each host how a command begins there, and its variables for dist_train.sh."""
     if count == 1:
         yield [([], {})]
         return
@@ -68,7 +68,7 @@ def hosts(count):
         begins, address, others = [[], []], '127.0.0.1', {}
     else:
         begins = [['ip', 'netns', 'exec', name] for name in names]
-        # The name of this machine does not lead to the addresses of the namespaces.
+        # The machine's own name does not resolve to an address of a namespace.
         address, others = '10.77.0.1', dict(GLOO_SOCKET_IFNAME='eth0')
     try:
         yield [
@@ -96,7 +96,7 @@ def ip(*arguments):
 
 
 def train(data, work_dir, ranks, machines=1, epochs=2):
-    """Train through tools/dist_train.sh on each host; returns what each rank wrote down."""
+    """Train through tools/dist_train.sh on each host; returns what each rank recorded."""
     command = [TOOLS / 'dist_train.sh', CONFIG, str(ranks), '--data-root', data]
     command += ['--work-dir', work_dir, '--auto-scale-lr', '--cfg-options']
     command += [f'train_cfg.max_epochs={epochs}', f'val_evaluator.outfile_prefix={work_dir}/val']
@@ -121,10 +121,10 @@ def train(data, work_dir, ranks, machines=1, epochs=2):
 
 
 def check(seen, data, work_dir, epochs=2):
-    """Check what the ranks wrote down; yields a line about each thing that was found right."""
+    """Check what the ranks wrote; yields a line about each check that has passed."""
     annotations = json.loads((data / 'annotations/instances_train2017.json').read_text())
     images = {image['id'] for image in annotations['images']}
-    # DefaultSampler gives every rank as many images, so that some come twice if they do not divide.
+    # DefaultSampler gives all ranks the same number of images; the first ones may come twice.
     padded = math.ceil(len(images) / len(seen)) * len(seen) - len(images)
     for epoch in range(1, epochs + 1):
         counts = Counter(image for rank in seen for image in rank['images'][str(epoch)])

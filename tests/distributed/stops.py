@@ -1,4 +1,4 @@
-"""Stop trainings of two ranks in every way that a cluster has, and look at what is left.
+"""Stop trainings of two ranks in each way that happens on a cluster, and check how they end.
 
 python tests/distributed/stops.py [undisturbed | killed | restarted | preempted | diverged ...]
 """
@@ -60,7 +60,7 @@ class Job:
             time.sleep(0.05)
 
     def end(self):
-        """Exit status, and the seconds that it took."""
+        """Wait for the end of the job; returns its exit status and how many seconds that took."""
         start = time.perf_counter()
         return self.process.wait(timeout=LIMIT), time.perf_counter() - start
 
@@ -129,7 +129,7 @@ def preempted(root):
     assert status == 0, again.text()[-5000:]
     going_on = re.search(r'Going on after .*', again.text())
     reference = torch.load(root / f'undisturbed/epoch_{EPOCHS}.pth', weights_only=False)
-    # Each rank has BatchNorm statistics of its own within an epoch, and one of them saves.
+    # Within an epoch each rank has BatchNorm statistics of its own, and rank 0's alone are saved.
     assert same_weights(again.weights(), reference['state_dict'], statistics=False), 'differ'
     return (
         f'over after {seconds:.1f} s: "{said[0]}" Resumed: "{going_on[0]}"; ended with the '

@@ -1,4 +1,4 @@
-"""Several ranks, two hosts and a kill, each once; the commands beside this file do more."""
+"""Several ranks, two hosts, and a killed run, once each. The commands beside this file do more."""
 
 import subprocess
 import sys
@@ -15,11 +15,11 @@ def run(name, *arguments):
 
 
 @pytest.mark.parametrize('arguments', ['2 --images 9', '2 --hosts 2 --images 8'])
-def test_all_ranks_together_do_what_one_process_would(arguments):
+def test_several_ranks_see_all_images_and_predict_what_one_process_predicts(arguments):
     output = run('ranks.py', *arguments.split())
     for found in ('once over all ranks', 'identical weights', 'learning rate', 'to the last bit'):
         assert found in output
 
 
-def test_a_killed_run_ends_as_if_it_had_been_left_alone():
+def test_a_killed_and_resumed_run_ends_like_one_that_was_not_killed():
     assert run('kills.py', '--kills', '1').endswith('1 of 1 identical\n')

@@ -1,5 +1,5 @@
-# A detector and epochs so small that a run takes seconds. Its workers, its augmentation and its
-# samplers draw random numbers wherever a real one does.
+# A detector and a data set so small that a run takes seconds. Workers, augmentation and samplers
+# draw random numbers as in a real training.
 _base_ = '../../demo/configs/mask_rcnn_fishnet77_fpn_shapes.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-"""A hook that writes down what each rank sees and ends with."""
+"""A hook that records what each rank trained on and the weights it ended with."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ class Witness(Hook):
     priority = 'LOWEST'
 
     def before_train(self, runner):
-        # The last group is a head's, without a factor of its own.
+        # The last group of parameters is a head's, whose learning rate has no factor of its own.
         optimizer = runner.optim_wrapper.optimizer
         self.seen = dict(images={}, metrics={}, lr=optimizer.param_groups[-1]['initial_lr'])
 

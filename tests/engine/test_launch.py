@@ -92,7 +92,7 @@ def test_channels_last_comes_after_the_hooks_of_the_config():
 def test_every_training_saves_whole_checkpoints_and_can_resume_within_an_epoch(config):
     cfg = get_config(config) if '::' in config else load_config(config)
     survive_interruptions(cfg)
-    assert cfg.default_hooks.checkpoint.type == 'mmfish.WholeCheckpointHook'
+    assert cfg.default_hooks.checkpoint.type == 'mmfish.AtomicCheckpointHook'
     assert cfg.default_hooks.checkpoint.interval == 1
     assert cfg.train_cfg.type == 'mmfish.ResumableTrainLoop'
     assert LOOPS.get(cfg.train_cfg.type) is ResumableTrainLoop

@@ -5,7 +5,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'print_config.py'
 CONFIG = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 
-def test_the_result_and_what_changed_are_printed(monkeypatch, capsys):
+def test_the_config_and_a_diff_are_printed(monkeypatch, capsys):
     arguments = [CONFIG, '--backbone', 'fishnet150', '--cfg-options', 'model.neck.num_outs=6']
     monkeypatch.setattr('sys.argv', [str(TOOL), *arguments])
     runpy.run_path(str(TOOL), run_name='__main__')

@@ -1,4 +1,4 @@
-"""The six cells of table 3, with stand-ins for srun and python that write down what they got."""
+"""The six cells of table 3, with stand-ins for srun and python that record their arguments."""
 
 import os
 import subprocess
@@ -35,17 +35,19 @@ def reproduce(tmp_path):
             [SCRIPT, *arguments],
             cwd=tmp_path,
             env={
-                **{k: v for k, v in os.environ.items() if k not in ('GPUS', 'PYTHON')},
+                **{k: v for k, v in os.environ.items() if k not in ('GPUS', 'NNODES', 'PYTHON')},
                 'PATH': f'{tmp_path}:{os.environ["PATH"]}',
                 **variables,
             },
             capture_output=True,
             text=True,
         )
+        call.errors.append(process.stderr)
         calls = (tmp_path / 'calls').read_text().splitlines()
         return process.returncode, [line.split() for line in calls]
 
     call.root = tmp_path
+    call.errors = []
     return call
 
 
@@ -75,7 +77,7 @@ def test_the_cells_are_configs():
     assert all(Path(config_path(f'{cell}.py')).is_file() for cell in CELLS)
 
 
-def test_here_each_cell_is_trained_resumable_and_evaluated(reproduce):
+def test_each_cell_is_trained_with_resume_and_then_evaluated(reproduce):
     status, calls = reproduce('local', '--amp', GPUS='4', DATA_ROOT='/data/coco')
     assert status == 0
     assert cells(calls, 'train') == cells(calls, 'test') == sorted(CELLS)
@@ -87,6 +89,23 @@ def test_here_each_cell_is_trained_resumable_and_evaluated(reproduce):
     assert train[-3:] == ['--resume', '--auto-scale-lr', '--amp']
     assert f'work_dirs/{CELLS[0]}/epoch_32.pth' in test
     assert value(test, '--work-dir') == f'work_dirs/{CELLS[0]}/test'
+
+
+def test_the_gpus_of_a_cell_are_shared_by_the_machines(reproduce):
+    status, calls = reproduce('local', NNODES='2', NODE_RANK='1')
+    assert status == 0
+    assert cells(calls, 'train') == cells(calls, 'test') == sorted(CELLS)
+    for words in calls:
+        assert {'--nnodes=2', '--node_rank=1', '--nproc_per_node=8'} <= set(words)
+
+
+def test_gpus_that_the_machines_cannot_share_equally_are_refused(reproduce):
+    status, calls = reproduce('local', NNODES='3')
+    assert (status, calls) == (2, [])
+    expected = 'GPUS=16 cannot be shared equally by NNODES=3 machines'
+    assert expected in reproduce.errors[-1]
+    # Slurm places the ranks by itself.
+    assert reproduce('slurm', 'gpu', NNODES='3')[0] == 0
 
 
 def test_slurm_gets_every_cell_with_the_papers_number_of_gpus(reproduce):
@@ -101,7 +120,7 @@ def test_slurm_gets_every_cell_with_the_papers_number_of_gpus(reproduce):
         assert value(words, '--data-root') == 'data/coco'
 
 
-def test_what_is_finished_is_skipped_and_what_lacks_its_result_is_evaluated_only(reproduce):
+def test_finished_cells_are_skipped_and_trained_ones_without_a_result_are_evaluated(reproduce):
     done, stopped, early = CELLS[:3]
     finish(reproduce.root, done)
     finish(reproduce.root, stopped, step=31)

@@ -1,4 +1,4 @@
-"""The Slurm scripts, with a stand-in for srun that shows what it was asked for."""
+"""The Slurm scripts, with a stand-in for srun that prints its arguments."""
 
 import os
 import shlex
@@ -38,13 +38,13 @@ def test_training_asks_slurm_for_the_gpus_and_passes_arguments_on(srun):
     assert words == shlex.split(expected)
 
 
-def test_testing_does_so_with_a_checkpoint(srun):
+def test_testing_passes_config_and_checkpoint_on(srun):
     words = srun('slurm_test.sh', 'partition', 'job', 'config.py', 'a.pth', PYTHON='python3')
     expected = f'python3 -u {TOOLS}/test.py config.py a.pth --launcher slurm'
     assert words[-7:] == shlex.split(expected)
 
 
-# Each writes its name and its words into the file calls; sbatch runs what it is given, elsewhere.
+# Each writes its name and arguments into the file calls. sbatch runs a copy of its script.
 STAND_INS = dict(
     srun='[ ! "$STOPPED" ] || touch work/stopped_on_request; exit "${STATUS:-0}"',
     scontrol='',
@@ -61,7 +61,7 @@ STAND_INS = dict(
     [
         (dict(), 0, False),
         (dict(STATUS='1'), 1, False),
-        # The other ranks are killed as soon as one has ended, so the status can be anything.
+        # Slurm kills the other ranks as soon as one has ended, so any status is possible.
         (dict(STATUS='137', STOPPED='1'), 137, True),
     ],
 )

@@ -1,1 +1,1 @@
-"""Atomic checkpoints, exact resuming, and stopping in order."""
+"""Atomic checkpoints, exact resuming, and runs that stop with their state saved."""

@@ -1,8 +1,9 @@
-"""When a run has to stop: on request, and when there is nothing left to learn from."""
+"""Stopping all ranks of a run: on a signal with the state saved, or when the loss is NaN or Inf."""
 
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,32 +14,34 @@ import torch
 from mmengine.dist import all_reduce, barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
-from mmfish.engine.fault_tolerance.saving import WholeCheckpointHook, last_good
+from mmfish.engine.fault_tolerance.saving import AtomicCheckpointHook, describe_last_checkpoint
 from mmfish.errors import TrainingError
 from mmfish.registry import HOOKS
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# linux/prctl.h
+# Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name))
+# From linux/prctl.h.
 PR_SET_PDEATHSIG = 1
-# sysexits.h: a temporary failure, try again.
+# EX_TEMPFAIL of sysexits.h: a temporary failure, try again.
 PREEMPTED_STATUS = 75
-# A file in the work directory that is there after such a stop, for tools/slurm_train.sh.
-MARK = 'stopped_on_request'
+# This file in the work directory tells tools/slurm_train.sh that a signal has ended the run.
+STOPPED_FILE = 'stopped_on_request'
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Stop all ranks after the same iteration: on SIGTERM or SIGUSR1, or on a loss that is NaN.
+    """Stop all ranks after the same iteration: on SIGTERM or SIGUSR1, or if a loss is NaN or Inf.
 
-    A signal to any rank makes all of them save the state of the run and exit with status 75;
-    ``--resume`` goes on from there. A signal during an evaluation ends the run at once if the
-    weights that are evaluated have been saved; the evaluation is made up for after resuming.
-    A loss that is NaN or infinite ends the run with the iteration, the images and the last good
-    checkpoint. The ranks agree on this with one reduction of two numbers per iteration.
+    When any rank gets a signal, rank 0 saves the state of the run and all ranks exit with status
+    75; ``--resume`` goes on from there. A signal during an evaluation ends the run at once if the
+    weights that are evaluated have been saved; the resumed run starts with that evaluation.
+    A loss that is NaN or Inf ends the run with an error that names the iteration, the images and
+    the last good checkpoint. The ranks agree on this by one reduction of two numbers per iteration.
     """
 
-    priority = 'LOWEST'  # after the checkpoint that may be due in the same iteration
+    priority = 'LOWEST'  # after CheckpointHook, which may save in the same iteration
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -46,16 +49,17 @@ class StopHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
         if is_main_process():
-            Path(runner.work_dir, MARK).unlink(missing_ok=True)
-        loops = (runner.train_loop, runner.val_loop)
-        for loader in (loop.dataloader for loop in loops if loop):
-            loader.worker_init_fn = partial(_obey_parent_only, before=loader.worker_init_fn)
+            Path(runner.work_dir, STOPPED_FILE).unlink(missing_ok=True)
+        for loop in (runner.train_loop, runner.val_loop):
+            loader = getattr(loop, 'dataloader', None)
+            if isinstance(loader, DataLoader):  # a loop of somebody else's may have another one
+                loader.worker_init_fn = partial(_end_with_rank, before=loader.worker_init_fn)
         self.handlers = {}
         if threading.current_thread() is threading.main_thread():
             self.handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the process as it was."""
+        """Give the signals back to those who handled them before."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
@@ -69,8 +73,8 @@ class StopHook(Hook):
         """Stop if any rank has to.
 
         Raises:
-            TrainingError: on the ranks whose loss is not a finite number.
-            SystemExit: on the others, or on all after a signal.
+            TrainingError: on the ranks whose loss is NaN or Inf.
+            SystemExit: on the other ranks then, or on all ranks after a signal.
         """
         invalid = {
             name: value
@@ -80,7 +84,7 @@ class StopHook(Hook):
         stop = torch.tensor([self.received is not None, bool(invalid)], dtype=torch.int32)
         all_reduce(stop, op='max')
         if invalid:
-            raise TrainingError(_report(runner, invalid, data_batch))
+            raise TrainingError(_describe_loss(runner, invalid, data_batch))
         requested, diverged = stop.tolist()
         if diverged:
             raise SystemExit(1)
@@ -95,10 +99,10 @@ class StopHook(Hook):
         data_batch: dict | tuple | list | None = None,
         outputs: list | None = None,
     ) -> None:
-        """Do not finish an evaluation for which there may be no time.
+        """Stop an evaluation after a signal: there may be no time to finish it.
 
         Raises:
-            SystemExit: this rank was told to stop.
+            SystemExit: this rank got a signal, and the weights have been saved.
         """
         hook = _checkpoint_hook(runner)
         if self.received and hook and hook.saved_iter == runner.iter:
@@ -111,26 +115,28 @@ class StopHook(Hook):
         hook = _checkpoint_hook(runner)
         if hook and hook.saved_iter != runner.iter + 1:
             hook.save_preempted(runner)
-        # Slurm and torchrun end the job when the first rank does.
+        # Slurm and torchrun end the job as soon as one rank has ended.
         barrier()
 
     def _exit(self, runner: Runner) -> None:
         why = f'got {self.received.name}' if self.received else 'another rank was told to stop'
-        runner.logger.warning(
-            f'Stopping: rank {get_rank()} {why}; {last_good(runner.work_dir)}, go on with --resume.'
-        )
-        Path(runner.work_dir, MARK).touch()
+        last = describe_last_checkpoint(runner.work_dir)
+        runner.logger.warning(f'Stopping: rank {get_rank()} {why}; {last}, go on with --resume.')
+        Path(runner.work_dir, STOPPED_FILE).touch()
         raise SystemExit(PREEMPTED_STATUS)
 
 
-def _obey_parent_only(worker: int, before: Callable[[int], None] | None) -> None:
-    """Let a process that loads data end with its rank, and of nothing that is sent to all.
+def _end_with_rank(worker: int, before: Callable[[int], None] | None) -> None:
+    """In a process that loads data: end when its rank ends, and ignore signals from elsewhere.
 
-    Slurm signals all processes of a job. Those that outlive a killed rank keep its connections
-    open, so that the other ranks would wait for it.
+    Slurm sends a signal to all processes of a job, but a rank needs its workers until it has saved
+    its state. A worker that outlives a killed rank keeps the rank's connections open, so that the
+    other ranks wait for it. Both concern clusters: on other systems than Linux nothing is changed.
     """
     if before:
         before(worker)
+    if sys.platform != 'linux':
+        return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
@@ -142,17 +148,18 @@ def _obey_parent_only(worker: int, before: Callable[[int], None] | None) -> None
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _checkpoint_hook(runner: Runner) -> WholeCheckpointHook | None:
-    return next((hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook)), None)
+def _checkpoint_hook(runner: Runner) -> AtomicCheckpointHook | None:
+    return next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
 
 
-def _report(runner: Runner, invalid: dict[str, torch.Tensor], data_batch: object) -> str:
+def _describe_loss(runner: Runner, invalid: dict[str, torch.Tensor], data_batch: object) -> str:
     losses = ', '.join(f'{name} {float(value)}' for name, value in invalid.items())
     images = ', '.join(_image_names(data_batch)) or 'of unknown names'
+    last = describe_last_checkpoint(runner.work_dir)
     return (
         f'Rank {get_rank()} stopped in iteration {runner.iter + 1}, epoch {runner.epoch + 1}: '
-        f'{losses} for the images {images}; {last_good(runner.work_dir)}: look at these images and '
-        'their annotations or lower the learning rate, and go on with --resume'
+        f'{losses} for the images {images}; {last}: look at these images and their annotations or '
+        'lower the learning rate, and go on with --resume'
     )
 
 

@@ -16,7 +16,7 @@ IMAGES, BATCH = 12, 2
 
 
 class Noise:
-    """A data set of what the three generators give."""
+    """A data set of random numbers of the three generators."""
 
     def __len__(self):
         return IMAGES
@@ -39,7 +39,7 @@ class Noisy(BaseModel):
 
 
 class Stop(Hook):
-    """Records what is seen; interrupts the run, with a checkpoint as on a signal."""
+    """Record the batches; after the iteration `at`, save as on a signal and interrupt the run."""
 
     def __init__(self, at=None):
         self.at, self.seen = at, []
@@ -83,7 +83,7 @@ def train(work_dir, stop, workers, **kwargs):
 
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('at', [6, 9])
-def test_a_resumed_run_sees_and_ends_with_the_same(tmp_path, workers, at):
+def test_a_resumed_run_has_the_same_batches_and_ends_with_the_same_weights(tmp_path, workers, at):
     whole = Stop()
     # No seed in the config: the one that was drawn is in the checkpoint.
     reference = train(tmp_path / 'whole', whole, workers, randomness=dict(seed=None))
@@ -102,14 +102,14 @@ def test_a_resumed_run_sees_and_ends_with_the_same(tmp_path, workers, at):
     assert torch.equal(resumed.model.weight, reference.model.weight)
 
 
-def test_every_epoch_draws_other_numbers(tmp_path):
+def test_random_numbers_differ_between_epochs(tmp_path):
     whole = Stop()
     train(tmp_path, whole, 1)
     rows = torch.cat([data for *_, data in whole.seen])[:, 1:]
     assert len(rows.unique(dim=0)) == 3 * IMAGES
 
 
-def test_ranks_and_iterations_draw_other_numbers():
+def test_random_numbers_differ_between_ranks_and_iterations():
     drawn = set()
     for rank in range(2):
         for iteration in range(2):

@@ -1,19 +1,29 @@
 import errno
 import os
+import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmfish.engine.fault_tolerance.saving import checkpoint_to_resume, damage, write_whole
-from mmfish.errors import CheckpointError, TrainingError
+from mmfish.engine.fault_tolerance.saving import (
+    check_fsdp_checkpoints,
+    checkpoint_problem,
+    checkpoint_to_resume,
+    describe_last_checkpoint,
+    write_atomically,
+)
+from mmfish.errors import CheckpointError, ConfigError, TrainingError
 
 
 class Weight(BaseModel):
@@ -26,7 +36,7 @@ class Weight(BaseModel):
 
 
 class Epoch(BaseMetric):
-    """Better in every epoch."""
+    """A metric that is better in every epoch."""
 
     def process(self, data_batch, data_samples):
         self.results.append(-data_samples[0].item())
@@ -43,7 +53,7 @@ def make_runner(work_dir, model=None, epochs=4, **options):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
         default_hooks=dict(
-            logger=None, checkpoint=dict(type='mmfish.WholeCheckpointHook', interval=1, **options)
+            logger=None, checkpoint=dict(type='mmfish.AtomicCheckpointHook', interval=1, **options)
         ),
         val_dataloader=DataLoader(TensorDataset(torch.zeros(1, 1))),
         val_cfg=dict(),
@@ -52,39 +62,88 @@ def make_runner(work_dir, model=None, epochs=4, **options):
     )
 
 
+def epochs_in(folder):
+    """Names of the checkpoints of epochs, and of half-written files."""
+    return sorted(path.name for path in folder.glob('epoch_*'))
+
+
 def files(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def test_a_file_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     file = tmp_path / 'file'
-    write_whole(file, b'old')
+    write_atomically(file, b'old')
 
     def no_room(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, 'fsync', no_room)
     with pytest.raises(OSError, match='No space left'):
-        write_whole(file, b'newer')
+        write_atomically(file, b'newer')
     assert (file.read_bytes(), files(tmp_path)) == (b'old', ['file'])
 
 
-def test_outdated_and_beaten_checkpoints_go_when_the_new_one_is_there(tmp_path):
+def test_configs_of_earlier_versions_find_the_hook_under_its_former_name():
+    built = [HOOKS.build(dict(type=f'mmfish.{name}CheckpointHook')) for name in ('Atomic', 'Whole')]
+    assert type(built[0]) is type(built[1])
+
+
+def test_outdated_checkpoints_and_former_best_ones_are_removed(tmp_path):
     make_runner(tmp_path, max_keep_ckpts=2, save_best='mAP').train()
     expected = ['best_mAP_epoch_4.pth', 'epoch_3.pth', 'epoch_4.pth', 'last_checkpoint']
     assert [name for name in files(tmp_path) if not name.endswith('.py')] == expected
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
 
 
-def test_what_a_killed_run_left_goes_when_the_next_one_starts(tmp_path):
-    make_runner(tmp_path, epochs=2).train()
-    (tmp_path / 'epoch_3.pth.part').write_bytes(b'half')
-    # As after a kill between the writing of the third and the removal of the first.
-    kept = make_runner(tmp_path, epochs=3, max_keep_ckpts=2)
-    kept.resume(str(tmp_path / 'epoch_2.pth'))
-    kept.message_hub.update_info('keep_ckpt_ids', [1, 2])
-    kept.train()
-    assert [name for name in files(tmp_path) if '.pth' in name] == ['epoch_2.pth', 'epoch_3.pth']
+def test_a_resumed_run_removes_what_a_killed_one_did_not_get_to_remove(tmp_path):
+    make_runner(tmp_path, epochs=3, max_keep_ckpts=2).train()
+    assert epochs_in(tmp_path) == ['epoch_2.pth', 'epoch_3.pth']
+    # As if the run had been killed when it had written epoch_3.pth and not yet removed epoch_1.pth,
+    # and another time while it was writing a file.
+    shutil.copy(tmp_path / 'epoch_2.pth', tmp_path / 'epoch_1.pth')
+    (tmp_path / 'epoch_4.pth.part').write_bytes(b'half')
+    started_anew = make_runner(tmp_path, epochs=0)
+    started_anew.load_checkpoint(str(tmp_path / 'epoch_3.pth'))
+    started_anew.train()
+    assert epochs_in(tmp_path) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+    resumed = make_runner(tmp_path, epochs=4, max_keep_ckpts=2)
+    resumed.resume(str(tmp_path / 'epoch_3.pth'))
+    resumed.train()
+    assert epochs_in(tmp_path) == ['epoch_3.pth', 'epoch_4.pth']
+
+
+def test_a_best_checkpoint_that_has_replaced_one_of_the_same_name_is_kept(tmp_path):
+    options = dict(save_best='mAP')
+    make_runner(tmp_path, epochs=2, **options).train()
+    last, best = tmp_path / 'epoch_2.pth', tmp_path / 'best_mAP_epoch_2.pth'
+    # As after an evaluation of epoch 2 that was made twice, the second time with a better result.
+    checkpoint = torch.load(last, weights_only=False)
+    checkpoint['meta']['outdated'] = [str(best)]
+    torch.save(checkpoint, last)
+    resumed = make_runner(tmp_path, epochs=2, **options)
+    resumed.resume(str(last))
+    resumed.train()
+    assert best.exists()
+
+
+def test_a_checkpoint_can_be_saved_without_training(tmp_path):
+    runner = make_runner(tmp_path)
+    runner.save_checkpoint(str(tmp_path), 'untrained.pth', save_optimizer=False)
+    assert (tmp_path / 'untrained.pth').exists()
+
+
+def test_the_outdated_checkpoint_is_there_until_the_new_one_is_written(tmp_path):
+    seen = []
+
+    def watch(event, arguments):
+        if event == 'os.rename' and str(arguments[1]).startswith(str(tmp_path)):
+            seen.append((Path(arguments[1]).name, epochs_in(tmp_path)))
+
+    sys.addaudithook(watch)  # stays for the whole process, and looks at this folder alone
+    make_runner(tmp_path, epochs=2, max_keep_ckpts=1).train()
+    assert ('epoch_2.pth', ['epoch_1.pth', 'epoch_2.pth.part']) in seen
+    assert epochs_in(tmp_path) == ['epoch_2.pth']
 
 
 @pytest.fixture
@@ -113,7 +172,7 @@ def test_a_full_disk_ends_with_a_sentence_and_the_checkpoint_before_it(small_dis
     assert torch.load(last, weights_only=False)['meta']['epoch'] == 2
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_weights_of_nan_are_not_saved(tmp_path):
     runner = make_runner(tmp_path)
     runner.model.weight.data.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r'iteration 2 .*weight.*no checkpoint yet'):
@@ -153,7 +212,7 @@ def other_zip(path):
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'why'),
+    ('damage', 'why'),
     [
         (truncate, 'truncated'),
         (flip_bits, 'does not have its checksum'),
@@ -163,11 +222,11 @@ def other_zip(path):
         (Path.unlink, 'No such file'),
     ],
 )
-def test_a_spoilt_checkpoint_is_named_and_the_newest_good_one_taken(tmp_path, capsys, spoil, why):
-    # The time decides: 10 after 9 is not what the names say in alphabetical order.
+def test_a_damaged_checkpoint_is_named_and_the_newest_good_one_taken(tmp_path, capsys, damage, why):
+    # In alphabetical order 10 comes before 9, but its file is newer.
     paths = [checkpoint(tmp_path, epoch, seconds=epoch) for epoch in (8, 9, 10)]
-    assert damage(paths[-1]) is None
-    spoil(paths[-1])
+    assert checkpoint_problem(paths[-1]) is None
+    damage(paths[-1])
     assert checkpoint_to_resume(tmp_path, 'auto') == str(paths[1])
     message = capsys.readouterr().err
     assert message.startswith(f'{paths[-1]} cannot be resumed from: ')
@@ -177,7 +236,7 @@ def test_a_spoilt_checkpoint_is_named_and_the_newest_good_one_taken(tmp_path, ca
         checkpoint_to_resume(tmp_path, str(paths[-1]))
 
 
-def test_without_any_good_one_the_run_does_not_start_anew_by_itself(tmp_path):
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew_by_itself(tmp_path):
     for epoch in (1, 2):
         truncate(checkpoint(tmp_path, epoch, seconds=epoch))
     with pytest.raises(CheckpointError, match=r'epoch_2\.pth.*epoch_1\.pth.*without --resume'):
@@ -186,3 +245,41 @@ def test_without_any_good_one_the_run_does_not_start_anew_by_itself(tmp_path):
 
 def test_a_run_without_checkpoints_has_nothing_to_resume_from(tmp_path):
     assert checkpoint_to_resume(tmp_path / 'nowhere', 'auto') is None
+
+
+def test_a_last_checkpoint_that_a_kill_left_empty_is_not_the_beginning(tmp_path, capsys):
+    paths = [checkpoint(tmp_path, epoch, seconds=epoch) for epoch in (1, 2)]
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert describe_last_checkpoint(tmp_path) == f'the last good checkpoint is {paths[1]}'
+    assert checkpoint_to_resume(tmp_path, 'auto') == str(paths[1])
+    for path in paths:
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r'last_checkpoint is empty.*without --resume'):
+        checkpoint_to_resume(tmp_path, 'auto')
+
+
+def test_a_file_is_written_where_folders_cannot_be_opened(tmp_path, monkeypatch):
+    def as_on_windows(path, flags):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, 'open', as_on_windows)
+    write_atomically(tmp_path / 'file', b'content')
+    assert (tmp_path / 'file').read_bytes() == b'content'
+
+
+FSDP = dict(type='FSDPStrategy', model_wrapper=dict(device_id='cpu'))
+ONE_FILE = dict(state_dict_type='FULL_STATE_DICT', state_dict_config=dict(rank0_only=True))
+
+
+@pytest.mark.parametrize(
+    'strategy',
+    [None, FSDP, dict(FSDP, state_dict_cfg='local'), dict(FSDP, state_dict_cfg=ONE_FILE)],
+)
+def test_strategies_that_can_save_on_the_cpu_are_not_refused(strategy):
+    check_fsdp_checkpoints(Config(dict(strategy=strategy)))
+
+
+@pytest.mark.parametrize('wanted', ['full', dict(state_dict_config=dict(offload_to_cpu=True))])
+def test_fsdp_that_crashes_on_the_cpu_is_refused(wanted):
+    with pytest.raises(ConfigError, match=r"crash on the CPU.*use 'local'.*FULL_STATE_DICT"):
+        check_fsdp_checkpoints(Config(dict(strategy=dict(FSDP, state_dict_cfg=wanted))))

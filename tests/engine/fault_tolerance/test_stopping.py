@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,12 +12,12 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmfish.engine.fault_tolerance.saving import checkpoint_to_resume
-from mmfish.engine.fault_tolerance.stopping import MARK
+from mmfish.engine.fault_tolerance.stopping import STOPPED_FILE
 from mmfish.errors import TrainingError
 
 
 class Broken(BaseModel):
-    """A model whose loss is whatever the data are."""
+    """A model whose loss is what the data loader gives."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +54,7 @@ def train(work_dir, losses, hook=None, **kwargs):
         ),
         train_cfg=dict(type='mmfish.ResumableTrainLoop', max_epochs=2),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
-        default_hooks=dict(logger=None, checkpoint=dict(type='mmfish.WholeCheckpointHook')),
+        default_hooks=dict(logger=None, checkpoint=dict(type='mmfish.AtomicCheckpointHook')),
         custom_hooks=[
             dict(type='mmfish.StopHook'),
             dict(type='mmfish.ResumeHook'),
@@ -66,7 +68,7 @@ def train(work_dir, losses, hook=None, **kwargs):
 
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
-def test_an_invalid_loss_stops_with_iteration_images_and_what_is_left(tmp_path, loss):
+def test_a_loss_of_nan_or_inf_ends_the_run_and_names_iteration_and_images(tmp_path, loss):
     message = rf'iteration 2, epoch 1: loss {loss}, loss_cls {loss} for the images 101 1\.jpg; '
     with pytest.raises(TrainingError, match=message):
         train(tmp_path, [1.0, loss])
@@ -74,7 +76,7 @@ def test_an_invalid_loss_stops_with_iteration_images_and_what_is_left(tmp_path, 
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_the_state_after_the_iteration(tmp_path, number):
+def test_a_signal_saves_the_state_and_the_resumed_run_goes_on_from_there(tmp_path, number):
     before = signal.getsignal(number)
     try:
         with pytest.raises(SystemExit) as stopped:
@@ -82,7 +84,7 @@ def test_a_signal_saves_the_state_after_the_iteration(tmp_path, number):
     finally:
         signal.signal(number, before)
     assert stopped.value.code == 75
-    assert (tmp_path / MARK).exists()
+    assert (tmp_path / STOPPED_FILE).exists()
     newest = checkpoint_to_resume(tmp_path, 'auto')
     assert newest == str(tmp_path / 'preempted.pth')
     runner = train(tmp_path, [1.0] * 5, resume=True, load_from=newest)
@@ -90,5 +92,24 @@ def test_a_signal_saves_the_state_after_the_iteration(tmp_path, number):
     assert runner.model.weight.item() == -10
     # Gone with the next checkpoint, and with the next start.
     assert not (tmp_path / 'preempted.pth').exists()
-    assert not (tmp_path / MARK).exists()
+    assert not (tmp_path / STOPPED_FILE).exists()
     assert signal.getsignal(number) == before
+
+
+# As on Windows. The platform is set last, because other packages look at it too.
+ELSEWHERE = """
+import signal, sys
+for name in ('SIGUSR1', 'pthread_sigmask', 'sigwaitinfo'):
+    delattr(signal, name)
+from mmfish.engine.fault_tolerance import stopping
+assert stopping.SIGNALS == (signal.SIGTERM,), stopping.SIGNALS
+sys.platform = 'win32'
+stopping._end_with_rank(3, before=lambda worker: print('seeded worker', worker))
+"""
+
+
+def test_without_the_signals_of_linux_a_run_listens_to_sigterm_alone():
+    command = [sys.executable, '-c', ELSEWHERE]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.endswith('seeded worker 3\n')
