@@ -59,6 +59,9 @@ MODULES = ('torch', 'torchvision', *ONEDL.packages)
 # The versions that mmfish supports: from the first, and before the second.
 TORCH = (2, 4), (2, 14)
 PYTHON = (3, 10), (3, 13)
+# torchvision 0.15 came with torch 2.0, and both counted up together. From 0.29, which came with
+# torch 2.14, torchvision works with later versions of torch too.
+TORCHVISION_AHEAD, TORCHVISION_FREE = 15, 29
 # Where the launchers that MMEngine knows (torchrun, Slurm, MPI) tell a process its rank.
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 # Releases of torch 2 and torchvision 0. Others pair in ways that are not known here: builds such as
@@ -152,7 +155,8 @@ def torchvision_problem() -> str | None:
     if not torch or not vision:
         return None
     same_build = not torch[3] or not vision[3] or torch[3] == vision[3]
-    if int(vision[1]) == matching_minor(torch) and same_build:
+    wanted, found = int(torch[1]) + TORCHVISION_AHEAD, int(vision[1])
+    if min(wanted, TORCHVISION_FREE) == min(found, TORCHVISION_FREE) and same_build:
         return None
     return (
         f'torchvision {vision[0]} was built for another torch than the {torch[0]} that is '
@@ -222,17 +226,12 @@ def install_torchvision() -> str:
     torch = RELEASE.fullmatch(version('torch'))
     if not torch:
         return '`pip install --no-deps torchvision`, in the version that was built for your torch'
-    vision = f'0.{matching_minor(torch)}.{torch[2]}'
+    minor = int(torch[1]) + TORCHVISION_AHEAD
+    pin = f'==0.{minor}.{torch[2]}' if minor < TORCHVISION_FREE else f'>=0.{TORCHVISION_FREE}.1'
     return (
-        f'`pip install --force-reinstall --no-deps torchvision=={vision}` (with the --index-url of '
+        f'`pip install --force-reinstall --no-deps "torchvision{pin}"` (with the --index-url of '
         'your torch, if you gave one)'
     )
-
-
-def matching_minor(torch: re.Match[str]) -> int:
-    """The second number of the torchvision for a release of torch."""
-    # Since torch 2.0 came with torchvision 0.15, the two have counted up together.
-    return int(torch[1]) + 15
 
 
 def installed_line() -> Line:

@@ -176,13 +176,14 @@ def test_who_has_packages_of_openmmlab_is_told_to_install_openmmlabs(site):
 
 
 @pytest.mark.parametrize(
-    ('torch', 'torchvision'), [('2.11.0+cu130', '0.26.0'), ('2.9.1+cpu', '0.24.1')]
+    ('torch', 'torchvision'),
+    [('2.11.0+cu130', '==0.26.0'), ('2.9.1+cpu', '==0.24.1'), ('2.15.0', '>=0.29.1')],
 )
 def test_a_missing_torchvision_is_the_one_for_the_torch_that_is_there(site, torch, torchvision):
     replace(site, 'torch', torch)
     (site / 'torchvision').unlink()
     assert import_complaint(site).endswith(
-        f'run `pip install --force-reinstall --no-deps torchvision=={torchvision}` (with the '
+        f'run `pip install --force-reinstall --no-deps "torchvision{torchvision}"` (with the '
         '--index-url of your torch, if you gave one).'
     )
 
@@ -205,10 +206,12 @@ def test_a_torch_that_is_too_old_is_refused(site, version):
 @pytest.mark.parametrize(
     ('torch', 'torchvision', 'wanted'),
     [
-        ('2.11.0', '0.25.0', '0.26.0'),
-        ('2.4.1+cu121', '0.20.1+cu121', '0.19.1'),
-        ('2.11.0+cpu', '0.26.0+cu130', '0.26.0'),
-        ('2.11.0+cu130', '0.26.0+cu128', '0.26.0'),
+        ('2.11.0', '0.25.0', '==0.26.0'),
+        ('2.4.1+cu121', '0.20.1+cu121', '==0.19.1'),
+        ('2.11.0+cpu', '0.26.0+cu130', '==0.26.0'),
+        ('2.11.0+cu130', '0.26.0+cu128', '==0.26.0'),
+        ('2.13.0', '0.29.2', '==0.28.0'),
+        ('2.15.0', '0.28.0', '>=0.29.1'),
     ],
 )
 def test_a_torchvision_for_another_torch_is_refused(site, torch, torchvision, wanted):
@@ -216,7 +219,7 @@ def test_a_torchvision_for_another_torch_is_refused(site, torch, torchvision, wa
     replace(site, 'torchvision', torchvision)
     assert import_complaint(site) == (
         f'torchvision {torchvision} was built for another torch than the {torch} that is '
-        f'installed: run `pip install --force-reinstall --no-deps torchvision=={wanted}` (with the '
+        f'installed: run `pip install --force-reinstall --no-deps "torchvision{wanted}"` (with the '
         '--index-url of your torch, if you gave one).'
     )
 
@@ -230,6 +233,7 @@ def test_a_torchvision_for_another_torch_is_refused(site, torch, torchvision, wa
         ('2.10.0+cu128', '0.25.1+cu126'),
         ('2.6.0a0+ecf3bae40a.nv25.01', '0.20.0a0'),  # a vendor's container pairs as it likes
         ('2.14.0', '0.29.0'),  # the ops decide
+        ('2.15.0+cu130', '0.29.2+cu132'),
         ('3.0.0', '1.0.0'),
     ],
 )
