@@ -18,6 +18,8 @@ import pytest
 
 from mmfish.stack import MODULES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'mask_rcnn_fishnet150_fpn_coco.py'
 # The others serve the folders beside the package: benchmarks, demo, requirements.

@@ -269,6 +269,7 @@ def test_a_torch_that_no_ops_can_be_compiled_for_is_refused_without_ops(site, ve
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('version', [None, '2.14.0'])
 def test_ops_that_do_not_load_are_refused(site, version):
     if version:
@@ -286,6 +287,7 @@ def test_ops_that_do_not_load_are_refused(site, version):
         assert 'file too short' in said
 
 
+@pytest.mark.slow
 def test_a_newer_torch_is_one_warning_of_the_first_rank_where_the_ops_load(site):
     claim_version(site, 'torch', '2.14.0')
     code = (
