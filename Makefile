@@ -10,7 +10,7 @@ help: ## this list
 env: ## the environment in $(VENV): torch, the OpenMMLab stack, mmfish
 	@tools/setup_env.sh
 
-test: env ## the tests; PYTEST_ARGS='tests/test_stack.py -x' passes arguments to pytest
+test: env ## the tests; PYTEST_ARGS='-m "not slow"' passes arguments to pytest
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-openmmlab: ## the tests with the packages of OpenMMLab, in .venv-openmmlab
@@ -20,6 +20,8 @@ lint: env ## the linters
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/codespell
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
 
 demo: env ## FishNet learns to detect and segment: data, training, evaluation, pictures
 	$(VENV)/bin/python tools/demo.py

@@ -5,6 +5,7 @@ packages are the user's own, and `mmfish.stack` says so where one is missing. Th
 ``onedl`` and ``openmmlab`` name the two lines of packages that mmfish works with.
 """
 
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -15,6 +16,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 # What travels inside the package, where OpenMIM and `mmfish.config_path` look for it.
 CARRIED = ('configs', 'tools', 'model-index.yml')
+# The folders beside the package stay in the clone, and with them the tools that need one.
+NEEDS_THE_CLONE = re.compile(r'^from (benchmarks|demo)\b|\brequirements/', re.MULTILINE)
 
 
 class BuildWithMim(build_py):
@@ -36,8 +39,14 @@ class BuildWithMim(build_py):
             elif source.is_file():
                 shutil.copy2(source, mim / name)
             else:
-                ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
-                shutil.copytree(source, mim / name, ignore=ignore)
+                shutil.copytree(source, mim / name, ignore=left_out)
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """The files and folders in a folder of `CARRIED` that do not travel in the wheel."""
+    ignored = shutil.ignore_patterns('__pycache__', '*.py[cod]')(folder, names)
+    tools = [Path(folder, name) for name in names if name.endswith(('.py', '.sh'))]
+    return [*ignored, *(tool.name for tool in tools if NEEDS_THE_CLONE.search(tool.read_text()))]
 
 
 def requirements(name: str) -> list[str]:
@@ -58,13 +67,13 @@ setup(
     classifiers=[
         'Development Status :: 4 - Beta',
         'Intended Audience :: Science/Research',
-        'Operating System :: POSIX',
+        'Operating System :: OS Independent',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10',  # a newer one than the classifiers name is a warning of mmfish.stack
     packages=find_packages(include=['mmfish', 'mmfish.*']),
     # Makes an editable install put the whole clone on sys.path, benchmarks/ and demo/ included.
     package_dir={'': '.'},

@@ -4,9 +4,10 @@ Importing mmfish makes ``type='FishNet'`` known to every OpenMMLab package;
 ``type='mmfish.FishNet'`` works without any import.
 """
 
-from mmfish.stack import check_stack
+from mmfish.stack import check_stack, load_ops
 
 check_stack()
+load_ops()
 
 # Makes pytorchcv:// known to MMEngine.
 import mmfish.checkpoints  # noqa: E402, F401

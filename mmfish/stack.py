@@ -1,51 +1,118 @@
 """What mmfish stands on: torch, torchvision, MMEngine, MMCV with its ops, MMDetection, MMPretrain.
 
-`check_stack` runs first on ``import mmfish``, so that an unusable environment is one sentence
-and not a traceback from deep inside another package. It imports none of them, it only looks at
-their files. And it asks for modules, never for distributions: OneDL and OpenMMLab publish the
-same modules under different names.
+Two steps of ``import mmfish`` turn an unusable environment into one sentence, instead of a
+traceback from deep inside another package. `check_stack` only looks at files and imports nothing.
+`load_ops` then imports MMCV's compiled ops, which MMDetection would import right after. Both ask
+for modules, never for distributions: OneDL and OpenMMLab publish the same modules under different
+names.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import sys
+import warnings
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-# The modules, and the names under which OneDL, the maintained line, publishes them.
-MODULES = {
-    'torch': 'torch',
-    'torchvision': 'torchvision',
-    'mmengine': 'onedl-mmengine',
-    'mmcv': 'onedl-mmcv',
-    'mmdet': 'onedl-mmdetection',
-    'mmpretrain': 'onedl-mmpretrain',
-}
-TORCH_MIN, TORCH_END = (2, 4), (2, 14)
-# Full releases only: builds such as '2.6.0a0+ecf3bae' pair as whoever built them chose.
-RELEASE = re.compile(r'(\d+)\.(\d+)\.\d+(?:\+(cpu|cu\d\d)\d*)?')
+
+class Line(NamedTuple):
+    """A line of packages: the requirements of ``requirements/``, as arguments of ``pip install``.
+
+    Attributes:
+        torch: torch and torchvision.
+        build: what compiling MMCV's ops takes, and what they are compiled against.
+        packages: the requirement that brings each module.
+    """
+
+    torch: str
+    build: str
+    packages: dict[str, str]
+
+
+ONEDL = Line(
+    torch='torch==2.11.0 torchvision==0.26.0',
+    build='"setuptools>=80,<82" wheel packaging ninja psutil',
+    packages={
+        'mmengine': 'onedl-mmengine==0.10.12',
+        'mmcv': 'onedl-mmcv==2.3.6',
+        'mmdet': 'onedl-mmdetection==3.5.1',
+        'mmpretrain': 'onedl-mmpretrain==1.3.6',
+    },
+)
+OPENMMLAB = Line(
+    torch='torch==2.4.1 torchvision==0.19.1',
+    build='"setuptools<70" wheel packaging ninja psutil "numpy<2" "opencv-python<4.12"',
+    packages={
+        'mmengine': 'mmengine==0.10.7',
+        'mmcv': 'mmcv==2.1.0',
+        'mmdet': 'mmdet==3.3.0',
+        'mmpretrain': 'mmpretrain==1.2.0',
+    },
+)
+MODULES = ('torch', 'torchvision', *ONEDL.packages)
+# The versions that mmfish supports: from the first, and before the second.
+TORCH = (2, 4), (2, 14)
+PYTHON = (3, 10), (3, 13)
+# torchvision 0.15 came with torch 2.0, and both counted up together. From 0.29, which came with
+# torch 2.14, torchvision works with later versions of torch too.
+TORCHVISION_AHEAD, TORCHVISION_FREE = 15, 29
+# Where the launchers that MMEngine knows (torchrun, Slurm, MPI) tell a process its rank.
+RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+# Releases of torch 2 and torchvision 0. Others pair in ways that are not known here: builds such as
+# '2.6.0a0+ecf3bae' as whoever built them chose.
+RELEASE = re.compile(r'[02]\.(\d+)\.(\d+)(?:\+(cpu|cu\d\d)\d*)?')
 
 
 class StackError(RuntimeError):
     """The installed packages cannot carry mmfish.
 
-    No ImportError: MMEngine passes over those when it looks for a scope, and would say that FishNet
-    is in no registry.
+    It is no ImportError, because MMEngine ignores those when it imports the registry of a scope:
+    users would read that FishNet is in no registry.
     """
 
 
 def check_stack() -> None:
-    """Raise `StackError` with what is wrong and what to do, if anything is.
+    """Look for what is missing or does not fit, without importing any of it.
 
     Raises:
-        StackError: A module is missing, torch or torchvision have the wrong version, or mmcv
-            came without its compiled ops.
+        StackError: a module is missing, torch is too old, torchvision was built for another torch,
+            or mmcv has no compiled ops. The message says what to do.
     """
     problem = missing_modules() or torch_problem() or torchvision_problem() or ops_problem()
     if problem:
         raise StackError(problem)
+
+
+def load_ops() -> None:
+    """Import MMCV's compiled ops, and warn of versions that are newer than what mmfish supports.
+
+    Whether the ops load decides what is usable: newer versions of torch and Python are fine where
+    they do. The warning comes once for each run, from its first rank.
+
+    Raises:
+        StackError: the ops do not load. The message says why and what to do.
+    """
+    # These come first, so that only what is wrong with the ops is taken for a problem of the ops.
+    import_module('torch')
+    import_module('mmcv')
+    try:
+        import_module('mmcv._ext')
+    except ImportError as error:
+        raise StackError(
+            compiler_problem()
+            or f'the compiled ops of mmcv in {folder("mmcv")} do not load with torch '
+            f'{version("torch")} ({error}), most likely because they were compiled for another '
+            f'one: {compile_ops()}.'
+        ) from error
+    newer = newer_versions()
+    if newer and first_rank():
+        warnings.warn(newer, stacklevel=2)
 
 
 def missing_modules() -> str | None:
@@ -53,17 +120,18 @@ def missing_modules() -> str | None:
     missing = [name for name in MODULES if folder(name) is None]
     if not missing:
         return None
-    torches = [name for name in missing if 'torch' in name]
-    mms = [name for name in missing if name not in torches]
+    line = installed_line()
     commands = []
-    if torches:
-        commands.append(f'`pip install {" ".join(torches)}`')
-    if mms:
-        names = ' '.join(MODULES[name] for name in mms)
-        commands.append(
-            f'`pip install --no-build-isolation {names}` '
-            f"({' '.join(mms)} where the other mm* packages are OpenMMLab's own)"
-        )
+    packages = ' '.join(line.packages[name] for name in missing if name in line.packages)
+    prepare = line.build if 'mmcv' in missing else ''
+    if 'torch' in missing or ('mmcv' in missing and compiler_problem()):
+        prepare = f'{line.torch} {prepare}'.strip()
+    elif 'torchvision' in missing:
+        commands.append(install_torchvision())
+    if prepare:
+        commands.append(f'`pip install {prepare}`')
+    if packages:
+        commands.append(f'`pip install --no-build-isolation --no-cache-dir {packages}`')
     return (
         f'mmfish needs {", ".join(missing)}, which {sys.executable} does not have: '
         f'run {", then ".join(commands)}.'
@@ -71,50 +139,123 @@ def missing_modules() -> str | None:
 
 
 def torch_problem() -> str | None:
-    """A sentence about a torch outside the range that mmfish supports."""
-    found = version('torch')
-    numbers = re.match(r'(\d+)\.(\d+)', found)
-    if not numbers or TORCH_MIN <= (int(numbers[1]), int(numbers[2])) < TORCH_END:
-        return None
-    return (
-        f'mmfish needs torch >=2.4,<2.14 (from 2.14 on torch takes C++20, which the ops of mmcv '
-        f'are not built with) and found torch {found}: install torch 2.11.0 with torchvision '
-        f'0.26.0, then mmcv again.'
-    )
+    """A sentence about a torch that is too old, or too new for mmcv's ops to be compiled for it.
+
+    Where mmcv has ops, `load_ops` tells whether they load, whatever the version of torch.
+    """
+    found = numbers('torch')
+    if found and found < TORCH[0]:
+        return f'mmfish needs torch 2.4 or newer and found torch {version("torch")}: {downgrade()}.'
+    return None if has_ops() else compiler_problem()
 
 
 def torchvision_problem() -> str | None:
     """A sentence about a torchvision that was built for another torch."""
-    torch, vision = version('torch'), version('torchvision')
-    ours, theirs = RELEASE.fullmatch(torch), RELEASE.fullmatch(vision)
-    if not ours or not theirs:
+    torch, vision = RELEASE.fullmatch(version('torch')), RELEASE.fullmatch(version('torchvision'))
+    if not torch or not vision:
         return None
-    # Since torch 2.0 came with torchvision 0.15, the two have counted up together.
-    expected = int(ours[2]) + 15
-    same_build = not ours[3] or not theirs[3] or ours[3] == theirs[3]
-    if int(theirs[2]) == expected and same_build:
+    same_build = not torch[3] or not vision[3] or torch[3] == vision[3]
+    wanted, found = int(torch[1]) + TORCHVISION_AHEAD, int(vision[1])
+    if min(wanted, TORCHVISION_FREE) == min(found, TORCHVISION_FREE) and same_build:
         return None
     return (
-        f'torchvision {vision} was built for another torch than the {torch} that is installed: '
-        f'install torchvision 0.{expected} from where that torch came from.'
+        f'torchvision {vision[0]} was built for another torch than the {torch[0]} that is '
+        f'installed: run {install_torchvision()}.'
     )
 
 
 def ops_problem() -> str | None:
     """A sentence about an mmcv without compiled ops."""
-    mmcv = folder('mmcv')
-    if mmcv is None or PathFinder.find_spec('mmcv._ext', [str(mmcv)]):
+    if has_ops() or folder('mmcv') is None:
         return None
     return (
-        f'mmcv in {mmcv} has no compiled ops (no mmcv._ext), which is what a build with build '
-        'isolation leaves: uninstall it and run `MMCV_WITH_OPS=1 pip install '
-        '--no-build-isolation --no-cache-dir onedl-mmcv` (mmcv where the other mm* packages are '
-        "OpenMMLab's own)."
+        f'mmcv in {folder("mmcv")} has no compiled ops (no mmcv._ext), which is what a build with '
+        f'build isolation leaves: {compile_ops()}.'
     )
 
 
+def compiler_problem() -> str | None:
+    """A sentence about a torch for which mmcv's ops cannot be compiled."""
+    found = numbers('torch')
+    if not found or found < TORCH[1]:
+        return None
+    return (
+        f'the ops of mmcv cannot be compiled for torch {version("torch")}, because from 2.14 on '
+        f'torch takes C++20 and the build of mmcv passes -std=c++17: {downgrade()}.'
+    )
+
+
+def newer_versions() -> str | None:
+    """A sentence about a torch and a Python that are newer than what mmfish supports."""
+    newer = []
+    found = numbers('torch')
+    if found and found >= TORCH[1]:
+        newer.append(f'torch {version("torch")}')
+    if sys.version_info[:2] >= PYTHON[1]:
+        newer.append('Python {}.{}'.format(*sys.version_info))
+    if not newer:
+        return None
+    return (
+        f'mmfish is meant for torch 2.4 to 2.13 and Python 3.10 to 3.12, and goes on with '
+        f'{" and ".join(newer)} because the ops of mmcv load.'
+    )
+
+
+def downgrade() -> str:
+    """What to do about a torch that mmcv's ops cannot be compiled for, or that is too old."""
+    line = installed_line()
+    return f'run `pip install {line.torch} {line.build}`, then {reinstall_mmcv(line)}'
+
+
+def compile_ops() -> str:
+    """What to do about missing ops, or about ops that were compiled for another torch."""
+    line = installed_line()
+    return f'run `pip install {line.build}`, then {reinstall_mmcv(line)}'
+
+
+def reinstall_mmcv(line: Line) -> str:
+    """The command that compiles mmcv's ops for the torch that is installed."""
+    return (
+        '`pip install --force-reinstall --no-deps --no-build-isolation --no-cache-dir '
+        f'{line.packages["mmcv"]}`'
+    )
+
+
+def install_torchvision() -> str:
+    """The command that installs the torchvision for the torch that is installed."""
+    torch = RELEASE.fullmatch(version('torch'))
+    if not torch:
+        return '`pip install --no-deps torchvision`, in the version that was built for your torch'
+    minor = int(torch[1]) + TORCHVISION_AHEAD
+    pin = f'==0.{minor}.{torch[2]}' if minor < TORCHVISION_FREE else f'>=0.{TORCHVISION_FREE}.1'
+    return (
+        f'`pip install --force-reinstall --no-deps "torchvision{pin}"` (with the --index-url of '
+        'your torch, if you gave one)'
+    )
+
+
+def installed_line() -> Line:
+    """The line that the installed packages are of; OneDL's if there are none."""
+    files = [version_file(module) for module in ONEDL.packages if folder(module)]
+    # OneDL's packages ask there for the version of their distribution, 'onedl-mmcv' for example.
+    return OPENMMLAB if files and not any('onedl' in text for text in files) else ONEDL
+
+
+def first_rank() -> bool:
+    """Whether this is the first rank of a run, and not one of its data loaders' workers."""
+    return multiprocessing.parent_process() is None and all(
+        os.environ.get(name, '0') == '0' for name in RANKS
+    )
+
+
+def has_ops() -> bool:
+    """Whether mmcv has compiled ops, for whichever torch."""
+    mmcv = folder('mmcv')
+    return mmcv is not None and PathFinder.find_spec('mmcv._ext', [str(mmcv)]) is not None
+
+
 def folder(module: str) -> Path | None:
-    """Where a package lies; None if it is not there, or a mere folder of that name is."""
+    """Where a package lies; None if it is not there, or if only a folder of that name is."""
     try:
         spec = find_spec(module)
     except ValueError:  # something in sys.modules under that name that is no installed package
@@ -124,9 +265,19 @@ def folder(module: str) -> Path | None:
 
 def version(module: str) -> str:
     """The version in a package's ``version.py``, read without importing it; '' if unknown."""
+    text = version_file(module)
+    found = re.search(r'^__version__\b[^=]*=\s*[\'"]([^\'"]+)', text, re.MULTILINE)
+    return found[1] if found else ''
+
+
+def version_file(module: str) -> str:
+    """What a package's ``version.py`` holds; '' without one."""
     location = folder(module)
     file = location / 'version.py' if location else None
-    if file is None or not file.is_file():
-        return ''
-    found = re.search(r'^__version__\b[^=]*=\s*[\'"]([^\'"]+)', file.read_text(), re.MULTILINE)
-    return found[1] if found else ''
+    return file.read_text(encoding='utf-8') if file and file.is_file() else ''
+
+
+def numbers(module: str) -> tuple[int, int] | None:
+    """The first two numbers of a package's version; None if unknown."""
+    found = re.match(r'(\d+)\.(\d+)', version(module))
+    return (int(found[1]), int(found[2])) if found else None
