@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmfish.errors import ConfigError
 from mmfish.stack import folder
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_path(name: str) -> str:
