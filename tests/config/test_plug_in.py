@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmfish import plug_in
 from mmfish.config.paths import read_config
 from mmfish.config.plug_in import config_diff
-from mmfish.engine.launch import load_config
+from mmfish.engine.run import load_config
 from mmfish.errors import UsageError
 from mmfish.models import ARCHS, FishNet
 

@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 
 from demo import CONFIGS
 from mmfish import config_path
-from mmfish.engine.launch import load_config, run_test, run_train
+from mmfish.engine.run import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
 CONFIG = str(CONFIGS / 'fishnet55_digits.py')

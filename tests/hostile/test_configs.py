@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config, DictAction
 
 from mmfish import config_path
-from mmfish.config.validation import name_data_errors, validate_config
+from mmfish.config.validation import validate_config
+from mmfish.engine.prepare import name_unreadable_data
 from mmfish.errors import ConfigError
 
 COCO = config_path('faster_rcnn_fishnet99_fpn_coco.py')
@@ -121,7 +122,7 @@ def test_an_evaluation_does_not_skip_images():
 def test_good_configs_pass_and_load_with_names(config):
     cfg = Config.fromfile(config)
     validate_config(cfg)
-    name_data_errors(cfg)
+    name_unreadable_data(cfg)
     pipeline = cfg.train_dataloader.dataset.pipeline
     assert pipeline[0].type == 'mmfish.LoadImageFromFile'
     if config != IMAGENET:
