@@ -320,9 +320,14 @@ def augment_in_testing(cfg: Config) -> None:
         flips = [dict(type=flip, prob=1.0), dict(type=flip, prob=0.0)]
         if pack.get('meta_keys'):
             # DetTTAModel flips the boxes back.
-            pack = ConfigDict(pack, meta_keys=(*pack['meta_keys'], 'flip', 'flip_direction'))
+            pack = pack.copy()
+            pack['meta_keys'] = (*pack['meta_keys'], 'flip', 'flip_direction')
         cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    # Copies of the dicts themselves: read one by one, classes of a pure-Python config would be
+    # written into a dump of it as something that Python cannot read.
+    model = cfg.tta_model.copy()
+    model.module = cfg.model
+    cfg.model = model
     dataset['pipeline'] = cfg.tta_pipeline
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmfish.engine.fault_tolerance.resuming import ResumableTrainLoop
 from mmfish.engine.fault_tolerance.saving import WholeCheckpointHook
@@ -35,6 +36,14 @@ def test_a_training_has_every_guarantee(trained):
     assert Path(runner.work_dir, 'epoch_1.pth').is_file()
 
 
+def test_the_config_in_the_work_directory_can_be_read(trained):
+    config, runner = trained
+    written = Config.fromfile(Path(runner.work_dir, Path(config).name))
+    assert written.train_cfg.type == 'mmfish.ResumableTrainLoop'
+    assert written.train_dataloader.dataset.type == 'mmdet.datasets.CocoDataset'
+    assert written.model.type == 'mmdet.models.RetinaNet'
+
+
 def test_a_run_resumes_from_it(trained, shapes, tmp_path):
     config, runner = trained
     cfg = load_config(
@@ -57,7 +66,8 @@ def test_tta_predicts_what_mmdetections_own_tool_does(trained, shapes, tmp_path,
 
     tool = Path(mmdet.__file__).parent / '.mim/tools/test.py'
     arguments = [tmp_path / 'config.py', checkpoint, '--tta', '--out', tmp_path / 'theirs.pkl']
-    arguments += ['--work-dir', tmp_path / 'theirs']
+    # Its own settings for --tta are names of MMDetection's.
+    arguments += ['--work-dir', tmp_path / 'theirs', '--cfg-options', 'default_scope=mmdet']
     monkeypatch.setattr('sys.argv', [str(tool), *map(str, arguments)])
     monkeypatch.setenv('LOCAL_RANK', '0')
     runpy.run_path(str(tool), run_name='__main__')
@@ -83,7 +93,7 @@ def test_weights_that_do_not_fit_stop_a_fishnet_and_are_a_warning_for_others(
     torch.save(dict(state_dict=state_dict), file)
     cfg = load_config(config, data_root=str(shapes), work_dir=str(tmp_path))
     if config == FISHNET:
-        with pytest.raises(CheckpointError, match='lacks bbox_head.retina_cls.weight'):
+        with pytest.raises(CheckpointError, match=r'lacks bbox_head\.retina_cls\.weight'):
             run_test(cfg, file, tta=True)
         return
     run_test(cfg, file)

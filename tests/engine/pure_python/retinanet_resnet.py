@@ -6,9 +6,5 @@ with read_base():
 
 from mmdet.models import ResNet
 
-model.update(  # noqa: F405
-    backbone=dict(
-        _delete_=True, type=ResNet, depth=18, base_channels=8, out_indices=(0, 1, 2), init_cfg=None
-    ),
-    neck=dict(in_channels=[8, 16, 32]),
-)
+model.backbone = dict(type=ResNet, depth=18, base_channels=8, out_indices=(0, 1, 2))  # noqa: F405
+model.neck.in_channels = [8, 16, 32]  # noqa: F405
