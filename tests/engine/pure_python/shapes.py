@@ -9,10 +9,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import SGD
 
-from demo.shapes import CLASSES
-
 data_root = 'data/shapes/'
-metainfo = dict(classes=CLASSES)
+metainfo = dict(classes=('circle', 'square', 'triangle'))
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
