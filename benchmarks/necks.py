@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.logs import read_logs, read_run
 from demo import CONFIGS
-from mmfish.engine.launch import load_config, run_train
+from mmfish.engine.run import load_config, run_train
 
 CONFIG = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')
 # Both without normalisation of their own, as in the paper's detectors.

@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import find_latest_checkpoint
 from demo import CONFIGS
 from demo.pictures import prediction_grid, training_curves
 from demo.shapes import make_shapes
-from mmfish.engine.launch import load_config, run_test
+from mmfish.engine.run import load_config, run_test
 from mmfish.errors import UsageError
 
 CONFIG = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
@@ -20,6 +21,7 @@ from mmengine.registry import Registry
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfish', locations=['mmfish.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfish', locations=['mmfish.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmfish', locations=['mmfish.engine'])
+RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmfish', locations=['mmfish.engine'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='mmfish', locations=['mmfish.datasets']
 )
@@ -59,7 +61,7 @@ def publish() -> None:
     `FrozenBN` takes the place of MMDetection's own of that name too, which computes the same but
     has no ``num_batches_tracked``, so that BatchNorm checkpoints do not fit it.
     """
-    for registry in (MODELS, HOOKS, LOOPS, DATASETS):
+    for registry in (MODELS, HOOKS, LOOPS):
         registry.import_from_location()
         for name, component in registry.module_dict.items():
             if name not in registry.parent.module_dict:

@@ -4,9 +4,10 @@ import argparse
 from itertools import product
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks import speed
 from benchmarks.performance import make_page
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def main() -> None:

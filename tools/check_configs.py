@@ -6,9 +6,10 @@ Example: ``python tools/check_configs.py``, or with the paths of some configs.
 import argparse
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.check_configs import check_configs, experiments
+from mmfish.cli import run_tool
 from mmfish.config.paths import config_folder
-from mmfish.engine.launch import run_tool
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ about half an hour. Called again it goes on with the runs that have not finished
 import argparse
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.necks import compare_necks, necks_table
 from demo.shapes import make_shapes
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def main() -> None:

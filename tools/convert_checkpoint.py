@@ -5,8 +5,9 @@ Example: ``python tools/convert_checkpoint.py pytorchcv://fishnet150 fishnet150.
 
 import argparse
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from mmfish.checkpoints import convert_checkpoint
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,8 +2,9 @@
 
 import argparse
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.complexity import complexity_table
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 from mmfish.models import ARCHS
 
 

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.gradient_flow import draw_gradient_flow, flow_table, gradient_flow
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def main() -> None:

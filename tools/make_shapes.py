@@ -6,8 +6,9 @@ Example: ``python tools/make_shapes.py data/shapes``
 import argparse
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from demo.shapes import make_shapes
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def parse_args() -> argparse.Namespace:

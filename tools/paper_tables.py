@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.paper_tables import write_paper_tables
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 import argparse
 
-from mmfish.engine.launch import add_run_arguments, load_config, run_test, run_tool
+import mmfish.quiet  # noqa: F401  first, because the others print
+from mmfish.cli import add_run_arguments, run_tool
+from mmfish.engine.run import load_config, run_test
 
 
 def main() -> None:
@@ -26,7 +28,6 @@ def main() -> None:
         work_dir=args.work_dir,
         data_root=args.data_root,
         cfg_options=args.cfg_options,
-        channels_last=args.channels_last,
         launcher=args.launcher,
     )
     run_test(
@@ -38,6 +39,7 @@ def main() -> None:
         wait_time=args.wait_time,
         tta=args.tta,
         fuse_conv_bn=args.fuse_conv_bn,
+        channels_last=args.channels_last,
     )
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 
-from mmfish.engine.launch import add_run_arguments, load_config, run_tool, run_train
+import mmfish.quiet  # noqa: F401  first, because the others print
+from mmfish.cli import add_run_arguments, run_tool
+from mmfish.engine.run import load_config, run_train
 
 
 def main() -> None:
@@ -28,10 +30,15 @@ def main() -> None:
         work_dir=args.work_dir,
         data_root=args.data_root,
         cfg_options=args.cfg_options,
-        channels_last=args.channels_last,
         launcher=args.launcher,
     )
-    run_train(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr, resume=args.resume)
+    run_train(
+        cfg,
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+        channels_last=args.channels_last,
+        resume=args.resume,
+    )
 
 
 if __name__ == '__main__':

@@ -2,8 +2,9 @@
 
 import argparse
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.memory import memory_table
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 
 
 def main() -> None:

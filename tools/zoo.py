@@ -9,8 +9,9 @@ or families do not write the page. Single families need more:
 import argparse
 from pathlib import Path
 
+import mmfish.quiet  # noqa: F401  first, because the others print
 from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_page
-from mmfish.engine.launch import run_tool
+from mmfish.cli import run_tool
 from mmfish.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,5 +34,4 @@ default_hooks = dict(
     checkpoint=dict(interval=5),
     visualization=dict(rescale_factor=16),
 )
-custom_hooks = [dict(type='mmfish.CPUThreadsHook', threads=1)]
 randomness = dict(seed=0)

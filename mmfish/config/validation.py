@@ -27,15 +27,13 @@ OLD_SETTINGS = dict(
     checkpoint_config='default_hooks',
     img_norm_cfg='model.data_preprocessor',
 )
-REPLACED = ('LoadImageFromFile', 'LoadAnnotations', 'Resize')
-RESIZING = ('RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge')
 
 
 def validate_config(cfg: Config) -> None:
     """Check a config before its runner is built.
 
     Args:
-        cfg: complete, as `mmfish.engine.launch.load_config` returns it.
+        cfg: complete, as `mmfish.engine.run.load_config` returns it.
 
     Raises:
         ConfigError: it is for MMDetection 2.x or has no model; FishNet's arguments are wrong, or
@@ -62,25 +60,6 @@ def validate_config(cfg: Config) -> None:
                 f'{split}_dataloader has ignore_empty=True in LoadImageFromFile: an evaluation '
                 'needs every image; set it in the train_pipeline only'
             )
-
-
-def name_data_errors(cfg: Config) -> None:
-    """Let mmfish's transforms load, which name what cannot be read, where the stock ones would.
-
-    Args:
-        cfg: changed in place.
-    """
-    scope = cfg.get('default_scope')
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for step in dicts(loader.get('dataset')):
-            name = str(step.get('type')).removeprefix('mmdet.')
-            image = name.removeprefix('mmcv.') == REPLACED[0]
-            boxes = name in REPLACED[1:] and (scope == 'mmdet' or name != step['type'])
-            if image or boxes:
-                step['type'] = f'mmfish.{name.removeprefix("mmcv.")}'
-            if name.removeprefix('mmcv.') in RESIZING and scope == 'mmdet':
-                step.setdefault('resize_type', 'mmfish.Resize')
 
 
 def is_fishnet(backbone: Any, scope: str | None = None) -> bool:

@@ -59,7 +59,10 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
             for key in value:
-                value[key] = moved(value[key])
+                new = moved(value[key])
+                # Classes of a pure-Python config stay as they are, or it could not be dumped.
+                if new is not value[key]:
+                    value[key] = new
         elif isinstance(value, list | tuple):
             return type(value)(moved(item) for item in value)
         elif isinstance(value, str) and f'{value}/'.startswith(f'{parent}/'):

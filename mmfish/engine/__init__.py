@@ -1,4 +1,4 @@
-"""Hooks, how a run is started, and how it survives."""
+"""Training and testing: hooks and runners, the steps of a run, and fault tolerance."""
 
 from mmfish.engine.fault_tolerance.resuming import (
     AverageStatisticsHook,
@@ -7,13 +7,14 @@ from mmfish.engine.fault_tolerance.resuming import (
 )
 from mmfish.engine.fault_tolerance.saving import AtomicCheckpointHook
 from mmfish.engine.fault_tolerance.stopping import StopHook
-from mmfish.engine.hooks import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
+from mmfish.engine.hooks import CheckWeightsHook, FuseHook, StopGradClipHook
+from mmfish.engine.runners import ChannelsLastRunner
 
 __all__ = [
     'AtomicCheckpointHook',
     'AverageStatisticsHook',
-    'CPUThreadsHook',
-    'ChannelsLastHook',
+    'ChannelsLastRunner',
+    'CheckWeightsHook',
     'FuseHook',
     'ResumableTrainLoop',
     'ResumeHook',

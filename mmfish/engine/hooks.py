@@ -1,11 +1,14 @@
-"""Hooks that MMEngine does not have: for the paper's recipe, and for speed."""
+"""Hooks for the paper's recipe, for fast testing, and for weights that have to fit."""
 
-import torch
+from collections.abc import Mapping
+
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mmfish.checkpoints.loading import check_fit, check_numbers, state_dict_in
+from mmfish.models import FishNet
 from mmfish.models.fusion import fuse
 from mmfish.registry import HOOKS
 
@@ -25,7 +28,7 @@ class StopGradClipHook(Hook):
         self.epoch = epoch
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Switch clipping off, in a resumed run too."""
+        """Switch clipping off when its epochs are over, in a resumed run too."""
         wrapper = runner.optim_wrapper
         if runner.epoch >= self.epoch and wrapper.clip_grad_kwargs:
             wrapper.clip_grad_kwargs = None
@@ -33,59 +36,19 @@ class StopGradClipHook(Hook):
 
 
 @HOOKS.register_module()
-class CPUThreadsHook(Hook):
-    """Limit the threads that PyTorch computes with while a run lasts.
-
-    Small networks gain little from more threads, and lose much where cores are busy: each operation
-    waits for the last of its threads.
-
-    Args:
-        threads: number of threads of an operation on the CPU.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def before_run(self, runner: Runner) -> None:
-        """Set the limit."""
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-
-    def after_run(self, runner: Runner) -> None:
-        """Leave the process as it was."""
-        torch.set_num_threads(self.before)
-
-
-@HOOKS.register_module()
-class ChannelsLastHook(Hook):
-    """Keep the whole model's features with the channels innermost (NHWC in memory).
-
-    The weights are laid out that way, and a convolution's output is laid out as its weights are:
-    from the first convolution on, nothing has to be told about it. The numbers stay.
-    """
-
-    def before_run(self, runner: Runner) -> None:
-        """Lay out the weights; loading a checkpoint later does not change that."""
-        runner.model.to(memory_format=torch.channels_last)
-
-
-@HOOKS.register_module()
 class FuseHook(Hook):
-    """Test a copy of the model in which normalisation is part of the convolutions (`mmfish.fuse`).
+    """Test a copy of the model with normalisation folded into its convolutions (`mmfish.fuse`).
 
-    For testing alone: validation within a training goes by the plain model.
+    Validation within a training uses the model itself.
     """
 
     priority = 'LOWEST'  # after an EMAHook has put its weights into the model
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Put the copy in the model's place."""
+        """Replace the model by its copy."""
         self.plain = runner.model
-        if is_model_wrapper(self.plain):
-            # What a wrapper adds concerns gradients.
-            runner.model = fuse(self.plain.module)
-        else:
-            runner.model = fuse(self.plain)
+        # The wrapper of distributed training is not needed: it is there for gradients.
+        runner.model = fuse(self.plain.module if is_model_wrapper(self.plain) else self.plain)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Put the model back."""
@@ -94,13 +57,14 @@ class FuseHook(Hook):
 
 @HOOKS.register_module()
 class CheckWeightsHook(Hook):
-    """Stop a run whose weights do not belong to its model, before anything is loaded.
+    """Stop a run before it loads a checkpoint into a model with FishNet that does not fit it.
 
-    MMEngine loads what fits from a checkpoint and goes on. To start a training from a detector
-    with another number of classes is a custom, so then only the backbone must fit.
+    MMEngine loads whatever fits, and warns of the rest. That stays so for models without FishNet,
+    and for the other parts of a detector that a training starts from: those of a detector for
+    another number of classes do not fit, and are trained anew.
 
     Args:
-        whole: the whole model must fit, as it must to be tested or resumed.
+        whole: the whole model must fit, as it must to be tested or resumed; if not, FishNet alone.
     """
 
     priority = 'HIGHEST'  # before an EMAHook takes the weights over
@@ -109,27 +73,45 @@ class CheckWeightsHook(Hook):
         self.whole = whole
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at weights that were read.
+        """Check the weights that were read.
+
+        Args:
+            runner: with the model.
+            checkpoint: as it was read; none of it is in the model yet.
 
         Raises:
-            CheckpointError: they do not fit, or are no numbers.
+            CheckpointError: they do not fit, or have NaN or Inf in them.
         """
-        source = str(runner._load_from or 'the checkpoint')
+        model = runner.model
+        # As MMEngine does when it loads.
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        fishnets = {name: m for name, m in model.named_modules() if isinstance(m, FishNet)}
+        if not fishnets:
+            return
+        source = str(runner.cfg.get('load_from') or 'the checkpoint')
         state_dict = {
             key.removeprefix('module.'): tensor
             for key, tensor in state_dict_in(checkpoint, source).items()
         }
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if self.whole:
             check_fit(model, state_dict, source, 'the model of the config')
-        elif hasattr(model, 'backbone'):
-            prefix = 'backbone.'
-            backbone = {
-                key.removeprefix(prefix): tensor
-                for key, tensor in state_dict.items()
-                if key.startswith(prefix)
-            }
-            check_fit(model.backbone, backbone, source, "the config's backbone")
-            check_numbers(state_dict, source)
-        else:
-            check_numbers(state_dict, source)
+            return
+        for name, fishnet in fishnets.items():
+            check_fit(fishnet, _weights_of(name, state_dict), source, "the config's backbone")
+        check_numbers(state_dict, source)
+
+
+def _weights_of(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a module by its dotted name, such as ``backbone`` or ``student.backbone``.
+
+    Semi-supervised detectors take the weights of a single detector for both teacher and student: if
+    there are none for ``student.backbone``, they are those of ``backbone``.
+    """
+    parts = name.split('.') if name else []
+    for start in range(len(parts)):
+        prefix = '.'.join([*parts[start:], ''])
+        found = {k.removeprefix(prefix): t for k, t in state_dict.items() if k.startswith(prefix)}
+        if found:
+            return found
+    return {} if parts else dict(state_dict)

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmfish import plug_in
 from mmfish.config.paths import read_config
 from mmfish.config.plug_in import config_diff
-from mmfish.engine.launch import load_config
+from mmfish.engine.run import load_config
 from mmfish.errors import UsageError
 from mmfish.models import ARCHS, FishNet
 

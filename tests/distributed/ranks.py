@@ -23,7 +23,7 @@ import torch
 from mmengine.config import Config
 
 from demo.shapes import make_shapes
-from mmfish.engine.launch import load_config, run_test
+from mmfish.engine.run import load_config, run_test
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / 'tools'

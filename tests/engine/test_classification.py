@@ -3,11 +3,12 @@
 import pickle
 
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 
 from demo import CONFIGS
 from mmfish import config_path
-from mmfish.engine.launch import load_config, run_test, run_train
+from mmfish.engine.run import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
 CONFIG = str(CONFIGS / 'fishnet55_digits.py')
@@ -53,6 +54,27 @@ def test_testing_gives_the_accuracy_of_the_predictions_and_pictures(trained, tmp
     assert len(predictions) == len(list(pictures.glob('*.png'))) == 8
     right = [int(p['pred_label']) == int(p['gt_label']) for p in predictions]
     assert metrics['accuracy/top1'] == pytest.approx(100 * sum(right) / 8)
+
+
+def test_tta_averages_the_scores_of_an_image_and_its_flip(trained, tmp_path):
+    work_dir, _ = trained
+    scores = {}
+    for tta in (False, True):
+        out = tmp_path / f'{tta}.pkl'
+        cfg = load_config(
+            CONFIG,
+            work_dir=str(tmp_path / str(tta)),
+            cfg_options={'test_dataloader.dataset.indices': 8},
+        )
+        metrics = run_test(cfg, str(work_dir / 'epoch_3.pth'), tta=tta, out=str(out))
+        assert 'accuracy/top1' in metrics
+        scores[tta] = [p['pred_score'] for p in pickle.loads(out.read_bytes())]
+    assert cfg.model.type == 'mmpretrain.AverageClsScoreTTA'
+    for one, both in zip(scores[False], scores[True], strict=True):
+        flipped = 2 * both - one
+        assert not torch.allclose(one, both)
+        assert flipped.sum() == pytest.approx(1, abs=1e-5)
+        assert flipped.min() >= -1e-6
 
 
 def test_a_resumed_run_ends_where_the_whole_one_did(trained, tmp_path):

@@ -7,7 +7,9 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmfish.engine import ChannelsLastHook, CPUThreadsHook, FuseHook, StopGradClipHook
+from mmfish.engine import ChannelsLastRunner, CheckWeightsHook, FuseHook, StopGradClipHook
+from mmfish.errors import CheckpointError
+from mmfish.models import FishNet
 
 
 class Steep(BaseModel):
@@ -32,7 +34,7 @@ class StepSizes(Hook):
         self.sizes.append(self.before - runner.model.weight.item())
 
 
-def run(work_dir, epochs, hooks=(), **kwargs):
+def run(work_dir, epochs, **kwargs):
     sizes = StepSizes()
     runner = Runner(
         model=Steep(),
@@ -41,7 +43,7 @@ def run(work_dir, epochs, hooks=(), **kwargs):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0), clip_grad=dict(max_norm=5.0)),
         default_hooks=dict(logger=None),
-        custom_hooks=[StopGradClipHook(epoch=2), sizes, *hooks],
+        custom_hooks=[StopGradClipHook(epoch=2), sizes],
         experiment_name=f'{work_dir.name}-{epochs}-{len(kwargs)}',
         **kwargs,
     )
@@ -57,22 +59,6 @@ def test_a_run_resumed_after_the_second_epoch_does_not_clip(tmp_path):
     run(tmp_path, epochs=2)
     sizes = run(tmp_path, epochs=3, resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
     assert sizes == pytest.approx([1000] * 2)
-
-
-class Threads(Hook):
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.seen = torch.get_num_threads()
-
-
-def test_threads_are_limited_while_a_run_lasts(tmp_path):
-    before = torch.get_num_threads()
-    threads = Threads()
-    try:
-        torch.set_num_threads(3)
-        run(tmp_path, epochs=1, hooks=[CPUThreadsHook(threads=2), threads])
-        assert (threads.seen, torch.get_num_threads()) == (2, 3)
-    finally:
-        torch.set_num_threads(before)
 
 
 class Layers(BaseModel):
@@ -104,8 +90,8 @@ class Models(Hook):
         self.features = runner.model.features
 
 
-def run_test(work_dir, model, *hooks):
-    runner = Runner(
+def run_test(work_dir, model, *hooks, kind=Runner):
+    runner = kind(
         model=model,
         work_dir=str(work_dir),
         test_dataloader=DataLoader(TensorDataset(torch.arange(2 * 64.0).view(2, 1, 8, 8))),
@@ -123,7 +109,7 @@ def test_channels_last_and_fuse_change_how_a_model_is_tested_and_nothing_else(tm
     model.bn.running_var.fill_(3)
     plain, fast = Models(), Models()
     expected, _ = run_test(tmp_path, model, plain)
-    found, after = run_test(tmp_path, model, fast, FuseHook(), ChannelsLastHook())
+    found, after = run_test(tmp_path, model, fast, FuseHook(), kind=ChannelsLastRunner)
 
     assert plain.features.is_contiguous()
     assert fast.features.is_contiguous(memory_format=torch.channels_last)
@@ -131,3 +117,75 @@ def test_channels_last_and_fuse_change_how_a_model_is_tested_and_nothing_else(tm
     assert isinstance(fast.model.bn, nn.Identity)
     assert found == pytest.approx(expected, rel=1e-5)
     assert after is model
+
+
+class Detector(BaseModel):
+    """A backbone and a head, in a model or twice in one, as of a student and its teacher."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(2, 2)
+
+    def forward(self, *inputs, mode='tensor'):
+        return inputs
+
+
+class TeacherAndStudent(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = Detector(fishnet()), Detector(fishnet())
+
+    def forward(self, *inputs, mode='tensor'):
+        return inputs
+
+
+def fishnet():
+    return FishNet('fishnet55', out_indices=(0, 1, 2))
+
+
+def without(state_dict, name):
+    return {key: tensor for key, tensor in state_dict.items() if key != name}
+
+
+def load(work_dir, model, state_dict, *, whole):
+    torch.save(dict(state_dict=state_dict), work_dir / 'weights.pth')
+    runner = Runner(
+        model=model,
+        work_dir=str(work_dir),
+        default_hooks=dict(logger=None),
+        custom_hooks=[CheckWeightsHook(whole=whole)],
+        experiment_name=f'{work_dir.name}-{whole}',
+    )
+    runner.load_checkpoint(str(work_dir / 'weights.pth'))
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_a_model_without_fishnet_loads_what_fits(tmp_path, whole):
+    model = Detector(nn.Conv2d(3, 3, 3))
+    before = model.head.bias.clone()
+    weights = dict(torch.nn.Module.state_dict(Detector(nn.Conv2d(3, 3, 3))), other=torch.ones(1))
+    load(tmp_path, model, without(weights, 'head.bias'), whole=whole)
+    assert torch.equal(model.backbone.weight, weights['backbone.weight'])
+    assert torch.equal(model.head.bias, before)
+
+
+def test_only_fishnet_has_to_fit_when_a_training_starts_from_a_detector(tmp_path):
+    model = Detector(fishnet())
+    weights = model.state_dict()
+    load(tmp_path, model, without(weights, 'head.bias'), whole=False)
+    with pytest.raises(CheckpointError, match=r'lacks head\.bias'):
+        load(tmp_path, model, without(weights, 'head.bias'), whole=True)
+    with pytest.raises(CheckpointError, match=r'lacks stem\.0\.weight'):
+        load(tmp_path, model, without(weights, 'backbone.stem.0.weight'), whole=False)
+
+
+def test_teacher_and_student_may_start_from_a_single_detector(tmp_path):
+    weights = Detector(fishnet()).state_dict()
+    load(tmp_path, TeacherAndStudent(), weights, whole=False)
+    with pytest.raises(CheckpointError, match=r'lacks stem\.0\.weight'):
+        load(
+            tmp_path,
+            TeacherAndStudent(),
+            without(weights, 'backbone.stem.0.weight'),
+            whole=False,
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from demo import CONFIGS
-from mmfish.engine import launch
+from mmfish.engine import run as engine_run
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 ARCH = dict(
@@ -22,7 +22,7 @@ CHANNELS = [32, 80, 112]
 @pytest.fixture(scope='session')
 def config(shapes, tmp_path_factory):
     """The path of a config for a tiny Mask R-CNN that trains for one iteration."""
-    cfg = launch.load_config(
+    cfg = engine_run.load_config(
         str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py'),
         data_root=str(shapes),
         cfg_options={
@@ -52,7 +52,7 @@ def config(shapes, tmp_path_factory):
     return path
 
 
-def unformatted(*args, load_config=launch.load_config, **kwargs):
+def unformatted(*args, load_config=engine_run.load_config, **kwargs):
     cfg = load_config(*args, **kwargs)
     # To format the config for the log takes longer than all the rest; `fromfile` has no say in it.
     object.__setattr__(cfg, '_format_python_code', False)
@@ -67,7 +67,7 @@ def tool(monkeypatch, tmp_path):
         path = str(TOOLS / name)
         monkeypatch.setattr('sys.argv', [path, *map(str, arguments)])
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(launch, 'load_config', unformatted)
+        monkeypatch.setattr(engine_run, 'load_config', unformatted)
         try:
             runpy.run_path(path, run_name='__main__')
         except SystemExit as stopped:

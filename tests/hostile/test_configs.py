@@ -9,7 +9,8 @@ from mmengine.config import Config, DictAction
 from torch import nn
 
 from mmfish import config_path
-from mmfish.config.validation import name_data_errors, validate_config
+from mmfish.config.validation import validate_config
+from mmfish.engine.prepare import use_own_transforms
 from mmfish.errors import ConfigError
 from mmfish.models import FishNet
 
@@ -224,7 +225,7 @@ def test_an_evaluation_does_not_skip_images():
 def test_good_configs_pass_and_load_with_names(config):
     cfg = Config.fromfile(config)
     validate_config(cfg)
-    name_data_errors(cfg)
+    use_own_transforms(cfg)
     pipeline = cfg.train_dataloader.dataset.pipeline
     assert pipeline[0].type == 'mmfish.LoadImageFromFile'
     if config != IMAGENET:

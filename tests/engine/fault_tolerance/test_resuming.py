@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfish.engine.fault_tolerance.resuming import seed_generators
-from mmfish.engine.launch import survive_interruptions
+from mmfish.engine.prepare import tolerate_faults
 
 IMAGES, BATCH = 12, 2
 
@@ -70,7 +70,7 @@ def train(work_dir, stop, workers, **kwargs):
             **kwargs,
         )
     )
-    survive_interruptions(cfg)
+    tolerate_faults(cfg)
     cfg.model = None
     options = {key: cfg[key] for key in cfg if key != 'model'}
     options['train_dataloader']['dataset'] = Noise()

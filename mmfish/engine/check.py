@@ -1,0 +1,130 @@
+"""The second step of a run: every check of a config and its files, before anything is built.
+
+The checks change nothing. What fails ends the run before a minute has gone into reading annotations
+and building. They cover FishNet; the weights of other models are left to MMEngine, of which only a
+file that is not there is reported.
+"""
+
+import os
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from mmfish.checkpoints.loading import check_numbers, load_backbone_state, read_state_dict
+from mmfish.config.paths import dicts
+from mmfish.config.validation import is_fishnet, validate_config
+from mmfish.datasets.annotations import check_annotation_files
+from mmfish.datasets.layouts import check_data
+from mmfish.engine.fault_tolerance.saving import check_fsdp_checkpoints
+from mmfish.errors import CheckpointError
+
+
+def check_training(cfg: Config) -> None:
+    """Check all that a training starts from.
+
+    Args:
+        cfg: from `mmfish.engine.prepare.prepare_training`.
+
+    Raises:
+        ConfigError: the config is not for this version, or its parts do not fit each other.
+        MissingDataError: the data set is not there, or not whole.
+        DataError: the data set holds what cannot be trained on.
+        CheckpointError: a file with weights is not there, or cannot be used.
+    """
+    validate_config(cfg)
+    check_checkpoint_files(cfg)
+    check_fsdp_checkpoints(cfg)
+    check_data(cfg, ('train', 'val'))
+    check_weights(cfg)
+    check_annotation_files(cfg, ('train', 'val'))
+
+
+def check_testing(cfg: Config) -> None:
+    """Check all that testing starts from.
+
+    Args:
+        cfg: from `mmfish.engine.prepare.prepare_testing`.
+
+    Raises:
+        ConfigError: the config is not for this version, or its parts do not fit each other.
+        MissingDataError: the data set is not there, or not whole.
+        DataError: the data set holds what cannot be tested on.
+        CheckpointError: the checkpoint is not there, or cannot be used.
+    """
+    validate_config(cfg)
+    check_file(cfg.load_from)
+    check_data(cfg, ('test',))
+    check_weights(cfg, pretrained=False)
+    check_annotation_files(cfg, ('test',))
+
+
+def check_checkpoint_files(cfg: Config) -> None:
+    """Check that the files are there whose weights a training starts from.
+
+    Args:
+        cfg: any config.
+
+    Raises:
+        CheckpointError: names the file, and what to do.
+    """
+    for backbone in _backbones(cfg):
+        checkpoint = _pretrained(backbone)
+        if checkpoint and '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
+            raise CheckpointError(
+                f'The backbone starts from {checkpoint}, and there is no such file: train that '
+                'classifier first, or name another file with --cfg-options '
+                'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
+                'model.backbone.init_cfg=None'
+            )
+    # What is resumed from has been checked when it was chosen, and may be a folder.
+    if cfg.get('load_from') and not cfg.get('resume'):
+        check_file(cfg.load_from)
+
+
+def check_file(checkpoint: str) -> None:
+    """Check that a checkpoint is there, if it is a local one.
+
+    Args:
+        checkpoint: path or URL.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
+        found = 'it is a folder' if os.path.isdir(os.path.expanduser(checkpoint)) else 'there is no such file'
+        raise CheckpointError(f'{checkpoint} cannot be loaded: {found}; give that of a checkpoint')
+
+
+def check_weights(cfg: Config, *, pretrained: bool = True) -> None:
+    """Check that FishNet's weights can be read, and are ordinary numbers.
+
+    This reads the files once more than needed. It takes seconds, and the annotations of COCO, which
+    are read before the model gets its weights, take a minute.
+
+    Args:
+        cfg: any config; without FishNet nothing is checked.
+        pretrained: whether the backbone will be initialised.
+
+    Raises:
+        CheckpointError: a file cannot be read, or has NaN or Inf in it.
+    """
+    fishnets = [backbone for backbone in _backbones(cfg) if is_fishnet(backbone, cfg.get('default_scope'))]
+    for backbone in fishnets if pretrained else ():
+        checkpoint = _pretrained(backbone)
+        if checkpoint:
+            check_numbers(load_backbone_state(checkpoint), checkpoint)
+    if fishnets and cfg.get('load_from') and not cfg.get('resume'):
+        check_numbers(read_state_dict(cfg.load_from), cfg.load_from)
+
+
+def _backbones(cfg: Config) -> Iterator[dict]:
+    """The backbones of the model and of those within it, such as a teacher and its student."""
+    for part in dicts(cfg.model):
+        if isinstance(part.get('backbone'), dict):
+            yield part['backbone']
+
+
+def _pretrained(backbone: dict) -> str | None:
+    init_cfg = backbone.get('init_cfg')
+    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    return checkpoint if isinstance(checkpoint, str) else None

@@ -1,0 +1,375 @@
+"""The first step of a run: every change that is made to a config, one function for each feature.
+
+The functions change the config in place. A component is recognised by the class that its ``type``
+stands for, so that it makes no difference whether a config names it, names it with a scope, or, as
+pure-Python configs do, has the class itself. What is not MMEngine's, MMCV's or MMDetection's own
+class, such as a user's subclass of it, stays.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import mmcv.transforms
+import mmdet.datasets.transforms
+import torch
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, TRANSFORMS, Registry
+from mmengine.runner import EpochBasedTrainLoop
+from torch.nn.parallel import DistributedDataParallel
+
+from mmfish.config.paths import dicts
+from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume, write_atomically
+from mmfish.errors import UsageError
+from mmfish.registry import component
+
+
+def prepare_training(
+    cfg: Config,
+    *,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    channels_last: bool = False,
+    resume: str | None = None,
+) -> None:
+    """Make every change to a config that a training needs.
+
+    Args:
+        cfg: changed in place.
+        amp: as for `mmfish.engine.run.run_train`.
+        auto_scale_lr: likewise.
+        channels_last: likewise.
+        resume: likewise.
+
+    Raises:
+        UsageError: as `mmfish.engine.run.run_train` does for its arguments.
+        CheckpointError: there is nothing whole to resume from.
+    """
+    if amp:
+        use_mixed_precision(cfg)
+    if auto_scale_lr:
+        scale_learning_rate(cfg)
+    if channels_last:
+        use_channels_last(cfg)
+    start_from_checkpoint(cfg, resume)
+    tolerate_faults(cfg)
+    use_own_transforms(cfg)
+    give_each_rank_a_device(cfg)
+    add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
+
+
+def prepare_testing(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    fuse_conv_bn: bool = False,
+    channels_last: bool = False,
+) -> None:
+    """Make every change to a config that testing needs.
+
+    Args:
+        cfg: changed in place.
+        checkpoint: as for `mmfish.engine.run.run_test`.
+        show: likewise.
+        show_dir: likewise.
+        wait_time: likewise.
+        tta: likewise.
+        fuse_conv_bn: likewise.
+        channels_last: likewise.
+
+    Raises:
+        UsageError: as `mmfish.engine.run.run_test` does for its arguments.
+    """
+    cfg.load_from = checkpoint
+    if show or show_dir:
+        draw_predictions(cfg, show, show_dir, wait_time)
+    if tta:
+        augment_in_testing(cfg)
+    if fuse_conv_bn:
+        add_hook(cfg, 'mmfish.FuseHook')
+    if channels_last:
+        use_channels_last(cfg)
+    use_own_transforms(cfg)
+    give_each_rank_a_device(cfg)
+    add_hook(cfg, 'mmfish.CheckWeightsHook', whole=True)
+
+
+def use_mixed_precision(cfg: Config) -> None:
+    """Train with automatic mixed precision.
+
+    Args:
+        cfg: changed in place.
+
+    Raises:
+        UsageError: there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise UsageError('--amp needs a GPU, and none was found: train without it')
+    cfg.merge_from_dict(
+        {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'}
+    )
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Scale the learning rate from the batch size that it was chosen for to that of this run.
+
+    Args:
+        cfg: changed in place.
+
+    Raises:
+        UsageError: the config does not say for which batch size its learning rate was chosen.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UsageError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the batch '
+            'size for which its learning rate was chosen'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def use_channels_last(cfg: Config) -> None:
+    """Keep weights and features in channels-last memory format.
+
+    Args:
+        cfg: changed in place.
+
+    Raises:
+        UsageError: the config has a runner of its own.
+    """
+    if cfg.get('runner_type', 'Runner') != 'Runner':
+        raise UsageError(
+            f'--channels-last needs the Runner of MMEngine, and the config has runner_type='
+            f'{cfg.runner_type!r}: run it without one of the two'
+        )
+    cfg.runner_type = 'mmfish.ChannelsLastRunner'
+
+
+def start_from_checkpoint(cfg: Config, resume: str | None) -> None:
+    """Resume from a checkpoint, if asked to, or if torchrun has restarted the ranks.
+
+    A restart goes on from the newest checkpoint that this run has written, or else from where it
+    began. So when the run begins, ``last_checkpoint`` in its work directory, which may be that of
+    an earlier run, is set to the checkpoint to resume from, or is removed if there is none.
+
+    Args:
+        cfg: changed in place.
+        resume: 'auto' for the newest good checkpoint of the work directory, if there is one yet, or
+            the path of a checkpoint, or None.
+
+    Raises:
+        CheckpointError: there is nothing whole to resume from.
+    """
+    restarted = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0'
+    checkpoint = None
+    if resume or restarted:
+        checkpoint = checkpoint_to_resume(
+            cfg.work_dir, 'auto' if restarted else resume, quiet=not is_first_rank_of_machine()
+        )
+    may_be_restarted = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
+    if may_be_restarted and not restarted and os.environ['RANK'] == '0':
+        pointer = Path(cfg.work_dir, POINTER)
+        if checkpoint:
+            write_atomically(pointer, checkpoint.encode())
+        else:
+            pointer.unlink(missing_ok=True)
+    if checkpoint:
+        cfg.resume = True
+        cfg.load_from = checkpoint
+
+
+def tolerate_faults(cfg: Config) -> None:
+    """Write checkpoints atomically, resume exactly, and stop all ranks in order.
+
+    Replaces MMEngine's own checkpoint hook and its loop over epochs, and adds hooks. Other loops
+    and checkpoint hooks stay.
+
+    Args:
+        cfg: of MMDetection, MMPretrain or MMEngine; changed in place.
+    """
+    hooks = cfg.get('default_hooks') or ConfigDict()
+    hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    cfg.default_hooks = hooks
+    for hook in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]:
+        if _stands_for(hook, CheckpointHook, HOOKS, cfg):
+            hook['type'] = 'mmfish.AtomicCheckpointHook'
+    loop = cfg.get('train_cfg') or {}
+    by_epoch = 'type' not in loop and loop.get('by_epoch')
+    if by_epoch or _stands_for(loop, EpochBasedTrainLoop, LOOPS, cfg):
+        loop.pop('by_epoch', None)
+        loop['type'] = 'mmfish.ResumableTrainLoop'
+        # Workers that outlive an epoch would carry random states over to the next.
+        cfg.merge_from_dict({'train_dataloader.persistent_workers': False})
+    for name in ('AverageStatisticsHook', 'StopHook', 'ResumeHook'):
+        add_hook(cfg, f'mmfish.{name}')
+
+
+def use_own_transforms(cfg: Config) -> None:
+    """Put mmfish's transforms in the place of the stock ones that they derive from.
+
+    The errors of `LoadImageFromFile` and `LoadAnnotations` name the file, and `Resize` leaves at
+    least one pixel of each side.
+
+    Args:
+        cfg: changed in place.
+    """
+    replaced = {
+        mmcv.transforms.LoadImageFromFile: 'mmfish.LoadImageFromFile',
+        mmdet.datasets.transforms.LoadAnnotations: 'mmfish.LoadAnnotations',
+        mmdet.datasets.transforms.Resize: 'mmfish.Resize',
+    }
+    # These build the transform that resizes from their option ``resize_type``.
+    resizing = (
+        mmcv.transforms.RandomResize,
+        mmcv.transforms.RandomChoiceResize,
+        mmdet.datasets.transforms.ResizeShortestEdge,
+    )
+    for step in _transforms(cfg):
+        for stock, ours in replaced.items():
+            if _stands_for(step, stock, TRANSFORMS, cfg):
+                step['type'] = ours
+        if any(_stands_for(step, stock, TRANSFORMS, cfg) for stock in resizing):
+            resize = dict(type=step.get('resize_type', 'Resize'))
+            if _stands_for(resize, mmdet.datasets.transforms.Resize, TRANSFORMS, cfg):
+                step['resize_type'] = 'mmfish.Resize'
+
+
+def give_each_rank_a_device(cfg: Config) -> None:
+    """See that each rank has a GPU, or, without any GPU, let the ranks run on the CPU.
+
+    MMEngine's default model wrapper puts the model on the GPU of the rank's number.
+
+    Args:
+        cfg: changed in place.
+
+    Raises:
+        UsageError: there are fewer GPUs than ranks, or none, and the launcher needs one.
+    """
+    gpus, ranks = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if ranks > gpus > 0:
+        raise UsageError(
+            f'{ranks} processes need as many GPUs, and this machine has {gpus}: start {gpus}, or '
+            'set CUDA_VISIBLE_DEVICES to nothing to run on the CPU'
+        )
+    if cfg.launcher == 'none' or gpus:
+        return
+    if cfg.launcher != 'pytorch':
+        raise UsageError(
+            f'no GPU was found, and without one only --launcher pytorch works (through torchrun, '
+            f'as tools/dist_train.sh does), not {cfg.launcher}'
+        )
+    if not cfg.get('model_wrapper_cfg'):
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    wrapper = cfg.model_wrapper_cfg
+    kind = component(wrapper.get('type', 'MMDistributedDataParallel'), MODEL_WRAPPERS)
+    if isinstance(kind, type) and issubclass(kind, DistributedDataParallel):
+        wrapper['device_ids'] = None
+
+
+def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Switch on the hook that draws, whose settings differ between MMPretrain and MMDetection.
+
+    Args:
+        cfg: changed in place.
+        show: in a window.
+        show_dir: into a folder.
+        wait_time: seconds for which ``show`` shows each.
+
+    Raises:
+        UsageError: the config has no such hook.
+    """
+    if 'visualization' not in cfg.get('default_hooks', {}):
+        raise UsageError(
+            "--show and --show-dir need default_hooks=dict(visualization=dict(type='...')) in the "
+            'config: the hook that draws predictions'
+        )
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg.default_hooks.visualization.update(
+            enable=True, interval=1, show=show, out_dir=show_dir, wait_time=wait_time
+        )
+    else:
+        options = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
+        trigger_visualization_hook(cfg, options)
+
+
+def augment_in_testing(cfg: Config) -> None:
+    """Test with test-time augmentation: as the config says, or else with flipped images too.
+
+    Args:
+        cfg: changed in place.
+
+    Raises:
+        UsageError: the config has no pipeline for testing.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if not dataset.get('pipeline') or not cfg.get('model'):
+        raise UsageError(
+            '--tta needs a model and test_dataloader=dict(dataset=dict(pipeline=[...])) in the '
+            'config'
+        )
+    classifies = cfg.get('default_scope') == 'mmpretrain'
+    if 'tta_model' not in cfg:
+        nms = dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = (
+            dict(type='mmpretrain.AverageClsScoreTTA')
+            if classifies
+            else dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        )
+    if 'tta_pipeline' not in cfg:
+        *steps, pack = dataset['pipeline']
+        flip = 'mmcv.transforms.RandomFlip' if classifies else 'mmdet.RandomFlip'
+        flips = [dict(type=flip, prob=1.0), dict(type=flip, prob=0.0)]
+        if pack.get('meta_keys'):
+            # DetTTAModel flips the boxes back.
+            pack = pack.copy()
+            pack['meta_keys'] = (*pack['meta_keys'], 'flip', 'flip_direction')
+        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    # Copies of the dicts themselves: read one by one, classes of a pure-Python config would be
+    # written into a dump of it as something that Python cannot read.
+    model = cfg.tta_model.copy()
+    model.module = cfg.model
+    cfg.model = model
+    dataset['pipeline'] = cfg.tta_pipeline
+
+
+def add_hook(cfg: Config, name: str, **options: object) -> None:
+    """Add a hook behind the config's own.
+
+    Args:
+        cfg: changed in place.
+        name: of the hook.
+        **options: of the hook.
+    """
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **options)]
+
+
+def is_first_rank_of_machine() -> bool:
+    """Whether this process is the first of those that a launcher has started on this machine."""
+    variables = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    return next((os.environ[name] for name in variables if name in os.environ), '0') == '0'
+
+
+def _stands_for(part: object, stock: type, registry: Registry, cfg: Config) -> bool:
+    """Whether a part of a config has a type that stands for a class, not for a subclass of it."""
+    if not isinstance(part, dict):
+        return False
+    return component(part.get('type'), registry, cfg.get('default_scope')) is stock
+
+
+def _transforms(cfg: Config) -> Iterator[dict]:
+    """The dicts within every pipeline of the data sets, the transforms of wrappers included."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for part in dicts(loader.get('dataset')):
+            yield from dicts(part.get('pipeline'))

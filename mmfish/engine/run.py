@@ -1,0 +1,215 @@
+"""A config becomes a run, in three steps: prepare the config, check it and its files, run it."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import RUNNERS
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmfish.checkpoints.loading import plain_data_only
+from mmfish.config.paths import read_config
+from mmfish.config.plug_in import plug_in
+from mmfish.datasets.layouts import set_data_root
+from mmfish.engine.check import check_testing, check_training
+from mmfish.engine.prepare import is_first_rank_of_machine, prepare_testing, prepare_training
+from mmfish.errors import ConfigError, DataError, UsageError
+
+
+def load_config(
+    config: str | os.PathLike,
+    *,
+    backbone: str | None = None,
+    work_dir: str | None = None,
+    data_root: str | None = None,
+    cfg_options: dict | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config, and apply the options that say which model and data set it is for.
+
+    Args:
+        config: path of the config file, or ``package::path``.
+        backbone: an arch of FishNet to put in the place of the config's ResNet (`plug_in`).
+        work_dir: where logs and checkpoints go. Defaults to the config's own, or else
+            ``work_dirs/<name of the config>``, with the backbone's name if one is given.
+        data_root: a folder in the layout of the config's data set, instead of the config's own.
+        cfg_options: further settings, by dotted names. They have the last word.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        The complete config.
+
+    Raises:
+        ConfigError: there is no such file, or it is no config of MMEngine's.
+        UsageError: ``backbone`` or ``data_root`` cannot be applied to it.
+    """
+    cfg = read_config(config)
+    name = Path(config).stem
+    if backbone:
+        cfg = plug_in(cfg, backbone)
+        name += f'_{backbone}'
+    if data_root:
+        set_data_root(cfg, data_root)
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    return cfg
+
+
+def run_train(
+    cfg: Config,
+    *,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    channels_last: bool = False,
+    resume: str | None = None,
+) -> Runner:
+    """Train as a config says.
+
+    Args:
+        cfg: from `load_config`; changed in place.
+        amp: automatic mixed precision.
+        auto_scale_lr: scale the learning rate from ``auto_scale_lr.base_batch_size`` to the
+            batch size of this run.
+        channels_last: keep weights and features in channels-last memory format.
+        resume: 'auto' for the newest good checkpoint of the work directory, if there is one yet, or
+            the path of a checkpoint.
+
+    Returns:
+        The runner, when it has finished.
+
+    Raises:
+        MissingDataError: the data set is not there, or not whole.
+        DataError: the data set holds what cannot be trained on.
+        CheckpointError: weights that the run starts from are not there, or do not fit, or there is
+            nothing whole to resume from.
+        ConfigError: the config is not for this version, or its parts do not fit each other.
+        TrainingError: a loss is NaN or Inf.
+        UsageError: ``auto_scale_lr`` without a base batch size in the config; ``channels_last``
+            with a runner of the config's own; ``amp``, a launcher or a number of processes that
+            needs GPUs which are not there.
+    """
+    prepare_training(
+        cfg, amp=amp, auto_scale_lr=auto_scale_lr, channels_last=channels_last, resume=resume
+    )
+    if is_first_rank_of_machine():  # if it gives up, the launcher ends the other ranks
+        check_training(cfg)
+    with plain_data_only():
+        runner = build_runner(cfg)
+        check_classes(runner)
+        runner.train()
+    return runner
+
+
+def run_test(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    fuse_conv_bn: bool = False,
+    channels_last: bool = False,
+) -> dict[str, float]:
+    """Evaluate a checkpoint as a config says.
+
+    Args:
+        cfg: from `load_config`; changed in place.
+        checkpoint: path of the checkpoint.
+        out: a ``.pkl`` file for the predictions.
+        show: show each prediction in a window.
+        show_dir: a folder for pictures of the predictions; of detectors it lies inside the work
+            directory.
+        wait_time: seconds for which ``show`` shows each.
+        tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say, or else
+            with horizontally flipped images.
+        fuse_conv_bn: fold normalisation into the convolutions (`mmfish.fuse`).
+        channels_last: keep weights and features in channels-last memory format.
+
+    Returns:
+        The metrics, as the config's evaluator names them.
+
+    Raises:
+        MissingDataError: the data set is not there, or not whole.
+        DataError: the data set holds what cannot be tested with.
+        CheckpointError: the checkpoint is not there, or not that of the config's model.
+        ConfigError: the config is not for this version, or its parts do not fit each other.
+        UsageError: ``out`` is no ``.pkl`` file, or the config has no visualization hook for
+            ``show`` and ``show_dir``, no pipeline for ``tta``, or a runner of its own although
+            ``channels_last`` is set; or a launcher or a number of processes needs GPUs which are
+            not there.
+    """
+    if out and not out.endswith(('.pkl', '.pickle')):
+        raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
+    prepare_testing(
+        cfg,
+        checkpoint,
+        show=show,
+        show_dir=show_dir,
+        wait_time=wait_time,
+        tta=tta,
+        fuse_conv_bn=fuse_conv_bn,
+        channels_last=channels_last,
+    )
+    if is_first_rank_of_machine():
+        check_testing(cfg)
+    with plain_data_only():
+        runner = build_runner(cfg)
+        if out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        return runner.test()
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner of a config that has been prepared.
+
+    Args:
+        cfg: is not changed.
+    """
+    setup_cache_size_limit_of_dynamo()
+    if cfg.launcher != 'none' and not torch.cuda.is_available() and not dist.is_initialized():
+        # MMEngine would select a GPU first. It takes a process group that is there already.
+        dist.init_process_group('gloo')
+    return RUNNERS.build(cfg)
+
+
+def check_classes(runner: Runner) -> None:
+    """Check that there is something to train on, and that the heads know all of its classes.
+
+    Args:
+        runner: whose data set for training is built if it has not been yet.
+
+    Raises:
+        DataError: the data set is empty.
+        ConfigError: a head has fewer classes than the data set.
+    """
+    try:
+        dataset = runner.train_dataloader.dataset
+    except ValueError as error:
+        # NumPy cannot join the images of a data set that has none.
+        if 'at least one array' not in str(error):
+            raise
+        raise DataError(
+            'there is nothing to train on: the data set has no image with an annotation that '
+            'its filter_cfg leaves; look at the warnings above, its ann_file and its filter_cfg'
+        ) from error
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for name, module in model.named_modules():
+        known = getattr(module, 'num_classes', None)
+        # RPNs and mask heads may treat all classes alike.
+        if re.search(r'\bbbox_head(\.\d+)?$', name) and known and known < len(classes):
+            raise ConfigError(
+                f'model.{name} has num_classes={known}, and the data set has {len(classes)} '
+                'classes: set num_classes of each head to that, or fewer classes in metainfo of '
+                'the data set'
+            )

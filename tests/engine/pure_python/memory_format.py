@@ -1,0 +1,31 @@
+"""A hook that writes down whether a model's 3x3 convolutions are in channels-last."""
+
+import json
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+
+class MemoryFormatWitness(Hook):
+    """Write ``train.json`` and ``test.json`` into the work directory."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.write(runner, 'train', gradients=True)
+
+    def after_test_epoch(self, runner, metrics=None):
+        self.write(runner, 'test')
+
+    def write(self, runner, step, gradients=False):
+        weights = [p for p in runner.model.parameters() if p.shape[2:] == (3, 3)]
+        seen = dict(
+            weights=all(map(channels_last, weights)), wrapped=is_model_wrapper(runner.model)
+        )
+        if gradients:
+            seen['gradients'] = all(channels_last(weight.grad) for weight in weights)
+        Path(runner.work_dir, f'{step}.json').write_text(json.dumps(seen))
+
+
+def channels_last(tensor):
+    return tensor.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,104 @@
+"""From a config to a run: which model, which data, what is refused before it begins."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmfish import config_path
+from mmfish.cli import add_run_arguments
+from mmfish.engine.check import check_training
+from mmfish.engine.prepare import prepare_training
+from mmfish.engine.run import load_config, run_test, run_train
+from mmfish.errors import CheckpointError, MissingDataError, UsageError
+
+CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
+PURE_PYTHON = Path(__file__).parent / 'pure_python'
+FISHNET = str(PURE_PYTHON / 'retinanet_fishnet.py')
+RESNET = str(PURE_PYTHON / 'retinanet_resnet.py')
+
+
+def test_the_work_dir_is_named_after_the_config_unless_given():
+    assert load_config(CONFIG).work_dir == 'work_dirs/mask_rcnn_fishnet150_fpn_coco'
+    assert load_config(CONFIG, work_dir='elsewhere').work_dir == 'elsewhere'
+
+
+def test_cfg_options_have_the_last_word_over_data_root():
+    cfg = load_config(
+        CONFIG, data_root='/a', cfg_options={'train_dataloader.dataset.data_root': '/b/'}
+    )
+    assert cfg.train_dataloader.dataset.data_root == '/b/'
+    assert cfg.val_dataloader.dataset.data_root == '/a/'
+    assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
+
+
+def test_weights_that_are_not_there_are_named_with_the_ways_out(tmp_path):
+    name = str(tmp_path / 'fishnet99.pth')
+    cfg = load_config(CONFIG, cfg_options={'model.backbone.init_cfg.checkpoint': name})
+    with pytest.raises(CheckpointError, match=r'fishnet99\.pth.*checkpoint=FILE.*init_cfg=None'):
+        run_train(cfg)
+
+
+@pytest.mark.parametrize('option', ['init_cfg=None', 'init_cfg.checkpoint={}'])
+def test_from_scratch_or_from_a_file_the_run_gets_as_far_as_the_data(option, tmp_path):
+    file = tmp_path / 'fishnet150.pth'
+    file.touch()
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    option = f'model.backbone.{option.format(file)}'
+    args = parser.parse_args(['--data-root', str(tmp_path), '--cfg-options', option])
+    cfg = load_config(CONFIG, data_root=args.data_root, cfg_options=args.cfg_options)
+    expected = None if option.endswith('None') else dict(type='Pretrained', checkpoint=str(file))
+    assert cfg.model.backbone.init_cfg == expected
+    with pytest.raises(MissingDataError):
+        run_train(cfg)
+
+
+def test_out_must_name_a_pickle():
+    with pytest.raises(UsageError, match=r'results\.json'):
+        run_test(Config(dict(launcher='none')), 'checkpoint.pth', out='results.json')
+
+
+def resnet(shapes, tmp_path, **options):
+    """A run of a detector without FishNet, which has no network to load anything from."""
+    cfg = load_config(RESNET, data_root=str(shapes), work_dir=str(tmp_path), cfg_options=options)
+    prepare_training(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [
+        'torchvision://resnet18',
+        'openmmlab://detectron2/resnet50_caffe',
+        'mmcls://resnet50_v1b',
+        'http://127.0.0.1:9/weights.pth',
+    ],
+)
+def test_weights_of_other_models_are_left_to_mmengine(checkpoint, shapes, tmp_path):
+    options = {
+        'load_from': checkpoint,
+        'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=checkpoint),
+    }
+    check_training(resnet(shapes, tmp_path, **options))
+
+
+def test_files_of_other_models_are_not_looked_into_but_have_to_be_there(shapes, tmp_path):
+    file = tmp_path / 'swin.pth'
+    options = {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=str(file))}
+    with pytest.raises(CheckpointError, match=r'swin\.pth, and there is no such file'):
+        check_training(resnet(shapes, tmp_path, **options))
+    torch.save(dict(model={}), file)
+    check_training(resnet(shapes, tmp_path, **options, load_from=str(file)))
+
+
+def test_fishnet_in_a_student_has_its_weights_checked(shapes, tmp_path):
+    cfg = load_config(FISHNET, data_root=str(shapes), work_dir=str(tmp_path))
+    cfg.model.backbone.type = 'mmfish.FishNet'
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    cfg.model = dict(type='SoftTeacher', detector=cfg.model)
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='holds no FishNet'):
+        check_training(cfg)
