@@ -136,8 +136,10 @@ def draw_gradient_flow(
         axes.semilogy(list(before.values()), label='at initialisation')
         axes.semilogy(list(after.values()), label=f'after {steps} steps')
         parts = [_part(name) for name in before]
-        starts = [i for i, part in enumerate(parts) if part != parts[i - 1]]
-        axes.set_xticks(starts, [parts[i] for i in starts], rotation=60, ha='right', fontsize=8)
+        starts = {i: part for i, part in enumerate(parts) if part != parts[i - 1]}
+        # A label of a short part would lie on that of the next one.
+        labels = [part * (parts.count(part) > len(parts) / 20) for part in starts.values()]
+        axes.set_xticks(list(starts), labels, ha='left', fontsize=8)
         axes.grid(color='#e4e4e4')
         axes.set_title(title, loc='left')
     panels[0].set_ylabel('L2 norm of the gradient of the weights')

@@ -244,12 +244,13 @@ def _names(config: str) -> tuple[str, str]:
 
 
 def _reason(row: Outcomes) -> str:
-    """Why columns failed; '' if all passed."""
-    if len(set(row.values())) == 1:
-        reason = '' if row['control'] == PASSED else f'both: {row["control"]}'
-    else:
-        reason = '; '.join(f'{key}: {value}' for key, value in row.items() if value != PASSED)
-    return reason.replace('|', '\\|')
+    """Which columns did not pass, and why; '' if all did."""
+    columns: dict[str, list[str]] = {}
+    for column, outcome in row.items():
+        if outcome != PASSED:
+            columns.setdefault(outcome, []).append(column)
+    reasons = (f'{" and ".join(names)}: {outcome}' for outcome, names in columns.items())
+    return '; '.join(reasons).replace('|', '\\|')
 
 
 def _in_a_process(config: str, column: str, arch: str, limit: float) -> str:

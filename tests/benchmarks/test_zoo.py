@@ -94,7 +94,7 @@ def test_the_tables_count_and_give_reasons(results):
         f'| rfp | rfp | passed | refused | {because} |',
     ]
     assert tables['reasons'].splitlines()[2:] == [
-        f'| both: {NO_OP} | 1 | atss/atss_r50 |',
+        f'| control and FishNet: {NO_OP} | 1 | atss/atss_r50 |',
         '| FishNet: a \\| b | 1 | dcn/x101 |',
         f'| {because} | 1 | rfp/rfp |',
     ]
