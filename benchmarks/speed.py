@@ -23,7 +23,6 @@ from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch._inductor import config as inductor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.profiler import profile
 from torch.utils.benchmark import Timer
 
@@ -424,7 +423,7 @@ def _network(build: Callable[[], tuple[nn.Module, dict]], setting: Setting, devi
     model, treatment = build()
     model.train(setting.step == 'training')
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, nn.BatchNorm2d):
             module.eval()  # fixed in all, as in the paper's recipe
     if treatment.get('fused'):
         model = fuse(model)

@@ -41,8 +41,8 @@ COLUMNS: dict[str, Callable[[Config, str], Config]] = {
     'control': lambda cfg, arch: cfg,
     'FishNet': plug_in,
 }
-# Pixels. A config is tried with the next where it fails: small images are fast, but some heads need
-# a coarsest level of more than a pixel or two.
+# Pixels. What fails is tried with the next: small images are fast, but some heads need a coarsest
+# level of more than a pixel or two.
 SIZES = (128, 256, 384)
 # What numbers of proposals, samples, and points of masks are lowered to.
 LIMITS = dict(nms_pre=200, max_per_img=50, num_proposals=50, num=64, num_points=784)
@@ -54,7 +54,7 @@ PASSED, REFUSED = 'passed', 'refused, because '
 
 
 def zoo_configs() -> Iterator[str]:
-    """Those that MMDetection ships with a ResNet-like backbone, as paths below its ``configs``."""
+    """The paths, below MMDetection's ``configs``, of those with a ResNet-like backbone."""
     root = _zoo()
     for path in sorted(root.rglob('*.py')):
         name = path.relative_to(root).as_posix()
@@ -181,7 +181,11 @@ def read_results(results: Path, arch: str) -> dict[str, Outcomes]:
     if not results.is_file():
         return {}
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    return {line.pop('config'): line for line in lines if line.pop('arch') == arch}
+    return {
+        line['config']: {column: line[column] for column in COLUMNS if column in line}
+        for line in lines
+        if line['arch'] == arch
+    }
 
 
 def zoo_tables(
@@ -207,9 +211,8 @@ def zoo_tables(
         for reason, names in sorted(failed.items(), key=lambda item: -len(item[1]))
     ]
     return {
-        'counts': _counts('families', families, totals[0])
-        + ' '
-        + _counts('configs', configs, totals[1]),
+        'counts': f'{_counts("families", families, totals[0])} '
+        f'{_counts("configs", configs, totals[1])}',
         'families': markdown_table(['family', 'config', *COLUMNS, 'reason'], rows),
         'reasons': markdown_table(['reason', 'number', 'configs'], reasons),
     }

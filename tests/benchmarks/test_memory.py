@@ -1,4 +1,4 @@
-"""The bytes held for backward, counted by hand and on real memory."""
+"""Activation memory, counted by hand and on real memory."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_parameters_do_not_count():
     assert activation_memory(nn.Linear(64, 64, bias=False), torch.randn(2, 64)) == 4 * 2 * 64
 
 
-def test_nothing_is_held_of_what_is_discarded():
+def test_activations_that_are_discarded_do_not_count():
     def dropped(x):
         nn.functional.relu(weight * x)
         return x * weight
@@ -55,7 +55,7 @@ def test_nothing_is_held_of_what_is_discarded():
     assert activation_memory(model, torch.randn(2, 8, 16, 16)) == FLOATS
 
 
-def test_a_checkpointed_block_holds_its_input_alone():
+def test_of_a_checkpointed_block_only_the_input_counts():
     assert activation_memory(Chain(with_cp=True), torch.randn(2, 8, 16, 16)) == FLOATS
 
 
@@ -66,12 +66,12 @@ def test_the_backward_pass_still_works():
     assert model.first.weight.grad.abs().sum() > 0
 
 
-def test_another_forward_pass_counts_instead_of_the_model_s_own():
+def test_another_forward_pass_can_be_counted():
     model, x = Chain(), torch.randn(2, 8, 16, 16)
     assert activation_memory(model, x, forward=model.second) == FLOATS
 
 
-def test_a_fishnet_with_frozen_bn_holds_far_less():
+def test_frozen_bn_saves_two_fifths_of_the_activation_memory():
     images = torch.empty(1, 3, 128, 128, device='meta')
     options = dict(norm_eval=True), dict(norm_cfg=dict(type='FrozenBN'))
     nets = [FishNet('fishnet77', **more).to('meta').train() for more in options]
@@ -87,7 +87,7 @@ recomputes_on_meta = pytest.mark.skipif(
 @pytest.mark.parametrize(
     'options', [{}, pytest.param(dict(with_cp=True), marks=recomputes_on_meta)]
 )
-def test_meta_counts_what_a_real_pass_holds(options):
+def test_the_meta_device_counts_what_a_real_pass_keeps(options):
     model = build_classifier('fishnet77', **options).train()
     real = activation_memory(model, torch.randn(2, 3, 64, 64))
     assert training_memory('fishnet77', 2, 64, **options) == real > 0

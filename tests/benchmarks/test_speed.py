@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.speed import (
     BASELINE,
@@ -78,7 +77,7 @@ def test_the_peak_is_what_a_step_takes_at_most():
 @pytest.mark.parametrize('name', ['FishNet-77, BN', 'ResNet-50', 'HRNet-W32', 'DenseNet-161'])
 def test_batchnorm_is_fixed_in_every_training(name):
     network = _network(_builders(TRAINING)[name], TRAINING, 'cpu')
-    norms = [m for m in network.model.modules() if isinstance(m, _BatchNorm)]
+    norms = [m for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) > 50
     assert not any(norm.training for norm in norms)
 
