@@ -69,7 +69,7 @@ def _detection_inputs(model: dict, size: int, images: int) -> dict[str, Any]:
         images,
         (3, size, size),
         [3] * images,
-        num_classes=max(classes, 2),
+        num_classes=min(max(classes, 2), 256),  # what it can draw in a map of bytes
         with_mask=True,
         with_semantic=True,
         texts=[('first thing', 'second thing', 'third thing')] * images,
