@@ -17,6 +17,7 @@ from mmfish.config.paths import dicts
 
 PERSON = (3, 256, 128)  # an image for ReID
 ROAD = (3, 320, 800)  # an image for detectors of lanes, whose heads have its size built in
+TEXT = ('first thing', 'second thing', 'third thing')  # classes for models that read
 
 
 def model_inputs(model: dict, size: int, images: int = 2, training: bool = True) -> dict[str, Any]:
@@ -72,10 +73,10 @@ def _detection_inputs(model: dict, size: int, images: int) -> dict[str, Any]:
         num_classes=min(max(classes, 2), 256),  # what it can draw in a map of bytes
         with_mask=True,
         with_semantic=True,
-        texts=[('first thing', 'second thing', 'third thing')] * images,
+        texts=[TEXT] * images,
     )
     for sample in data['data_samples']:
-        sample.gt_instances.labels %= things
+        sample.gt_instances.labels %= min(things, len(TEXT))
         sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
         if not any('rpn_head' in part for part in dicts(model)):
             # Fast R-CNN takes them from a file.

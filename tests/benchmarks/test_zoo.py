@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.inputs import model_inputs
 from benchmarks.markdown import fill_page
 from benchmarks.zoo import COLUMNS, by_family, read_results, run_zoo, zoo_tables
 
@@ -104,3 +106,11 @@ def test_the_page_has_a_place_for_every_table(tmp_path):
     page = Path(shutil.copy(Path(__file__).resolve().parents[2] / 'docs' / 'zoo.md', tmp_path))
     fill_page(page, zoo_tables({}, {}, (0, 0)))
     assert '0 of 0 configs tried' in page.read_text()
+
+
+@pytest.mark.parametrize('classes', [1, 80, 1203])
+def test_the_targets_are_of_the_classes_of_a_model(classes):
+    samples = model_inputs(dict(bbox_head=dict(num_classes=classes)), 64)['data_samples']
+    assert len(samples) == 2
+    labels = torch.cat([sample.gt_instances.labels for sample in samples])
+    assert 0 <= labels.min() <= labels.max() < classes
