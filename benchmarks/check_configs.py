@@ -1,17 +1,13 @@
 """Whether configs work: each model is built and trained for one step, without data or downloads."""
 
-import copy
 import math
 import os
-import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import MMLogger
@@ -20,26 +16,11 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 
 from benchmarks.complexity import parameter_count
-from mmfish.config.paths import dicts
+from benchmarks.inputs import model_inputs, remove_checkpoints
 from mmfish.errors import UsageError
 
 # What a data set of MMPretrain's hands to the pipeline: long enough for every crop in use.
 PICTURE_SIDE = 256
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What one training step of a config's model gave.
-
-    Attributes:
-        parameters: of the whole model.
-        loss: the sum of its losses.
-        seconds: for building and training.
-    """
-
-    parameters: int
-    loss: float
-    seconds: float
 
 
 def experiments(folder: Path) -> list[Path]:
@@ -65,22 +46,18 @@ def check_configs(paths: Sequence[Path], size: int = 128) -> None:
     width = max(map(len, names))
     for name, path in zip(names, paths, strict=True):
         try:
-            found = check_config(Config.fromfile(path), size)
+            parameters, loss = check_config(Config.fromfile(path), size)
         except Exception as error:
             failed += 1
             traceback.print_exc()
             print(f'{name:<{width}}  FAILED: {type(error).__name__}: {error}', flush=True)
         else:
-            print(
-                f'{name:<{width}}  {found.parameters:>11,} parameters  loss {found.loss:<11.5g}'
-                f'{found.seconds:5.1f} s',
-                flush=True,
-            )
+            print(f'{name:<{width}}  {parameters:>11,} parameters  loss {loss:.5g}', flush=True)
     if failed:
         raise UsageError(f'{failed} of {len(paths)} configs failed')
 
 
-def check_config(cfg: Config, size: int = 128) -> Checked:
+def check_config(cfg: Config, size: int = 128) -> tuple[int, float]:
     """Build a config's model with random weights and train it for one step on the CPU.
 
     The step is the model's own, with the config's data preprocessor and optimiser wrapper.
@@ -90,17 +67,17 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
         size: side in pixels of the images for detectors. Classifiers get images of the size that
             their training pipeline makes.
 
+    Returns:
+        The parameters of the model, and the sum of its losses.
+
     Raises:
         UsageError: the config is of another package, or the loss is not a finite number.
     """
-    start = time.perf_counter()
     scope = cfg.get('default_scope')
-    if scope not in INPUTS:
-        raise UsageError(f'default_scope must be one of {", ".join(INPUTS)}, got {scope!r}')
-    cfg = copy.deepcopy(cfg)
-    for part in dicts(cfg.model):
-        if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
-            part.init_cfg = None
+    if scope not in ('mmdet', 'mmpretrain'):
+        raise UsageError(f'default_scope must be one of mmdet, mmpretrain, got {scope!r}')
+    cfg = Config(cfg.to_dict())
+    remove_checkpoints(cfg.model)
     if 'data_preprocessor' in cfg:
         # Where MMPretrain's configs have it; MMEngine's runner moves it into the model.
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -110,30 +87,16 @@ def check_config(cfg: Config, size: int = 128) -> Checked:
         model.init_weights()
         model.train()
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-        losses = model.train_step(INPUTS[scope](cfg, size), optim_wrapper)
+        detector = scope == 'mmdet'
+        inputs = model_inputs(cfg.model, size) if detector else _classification_inputs(cfg)
+        losses = model.train_step(inputs, optim_wrapper)
     loss = losses['loss'].item()
     if not math.isfinite(loss):
         raise UsageError(f'the loss of the first step is {loss}: {losses}')
-    return Checked(parameter_count(model), loss, time.perf_counter() - start)
+    return parameter_count(model), loss
 
 
-def _detection_inputs(cfg: Config, size: int) -> dict[str, Any]:
-    loading = next(
-        part for part in dicts(cfg.train_dataloader) if part.get('type') == 'LoadAnnotations'
-    )
-    return demo_mm_inputs(
-        batch_size=1,
-        image_shapes=[(3, size, size)],
-        num_items=[4],
-        # The fewest: that of the boxes, where there is a head for stuff too.
-        num_classes=min(part.num_classes for part in dicts(cfg.model) if 'num_classes' in part),
-        with_mask=loading.get('with_mask', False),
-        with_semantic=loading.get('with_seg', False),
-        use_box_type=True,
-    )
-
-
-def _classification_inputs(cfg: Config, size: int) -> dict[str, Any]:
+def _classification_inputs(cfg: Config) -> dict[str, Any]:
     channels = cfg.model.backbone.get('in_channels', 3)
     transforms = cfg.train_dataloader.dataset.pipeline
     pipeline = Compose([step for step in transforms if not str(step.type).startswith('Load')])
@@ -153,6 +116,3 @@ def _classification_inputs(cfg: Config, size: int) -> dict[str, Any]:
             for label in range(2)
         ]
     )
-
-
-INPUTS = dict(mmdet=_detection_inputs, mmpretrain=_classification_inputs)

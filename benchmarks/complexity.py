@@ -18,6 +18,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import ImageClassifier
 from torch import nn
 
+from benchmarks.markdown import markdown_table
 from benchmarks.published import load_published
 from mmfish.errors import UsageError
 from mmfish.models import ARCHS, FishNet, FishNetClsHead
@@ -84,8 +85,10 @@ def parameter_count(model: nn.Module) -> int:
 def complexity(model: nn.Module, shape: tuple[int, ...] = (224, 224)) -> Complexity:
     """Count parameters and operations for one RGB image, with MMEngine's counter.
 
-    MMEngine counts a multiply-add as one and BatchNorm in eval mode as two for each element.
-    ReLU and pooling, which it leaves out, are counted here as one for each element.
+    MMEngine counts a multiply-add as one and BatchNorm in eval mode as two for each element. Its
+    `get_model_complexity_info` leaves out ReLU and pooling, which the published numbers have, and
+    tells multiply-adds from nothing else; so its counter is used here, with one operation for each
+    element of these two.
 
     Args:
         model: a classifier, backbone or detector.
@@ -151,23 +154,21 @@ def complexity_table(models: list[str], shape: tuple[int, int] = (224, 224)) -> 
         count is for; published operations are of 224x224 and shown for that size only.
     """
     published = load_published()['complexity']['rows']
-    lines = [
-        '| model | parameters | published | convolutions, GMACs | with BN, ReLU, pooling '
-        '| published, G |',
-        '|---|--:|--:|--:|--:|--:|',
-    ]
+    head = ['model', 'parameters', 'published', 'convolutions, GMACs', 'with BN, ReLU, pooling']
+    rows = []
     for name in models:
         known = published.get(name, {})
         counts = complexity(build_model(name, head=known.get('head')), shape)
         parameters = known.get('parameters')
         gflops = known.get('gflops') if tuple(shape) == (224, 224) else None
-        cells = (
-            Path(name).stem,
-            f'{counts.parameters:,}',
-            '' if parameters is None else f'{parameters:,}',
-            f'{counts.macs / 1e9:.3f}',
-            f'{counts.flops / 1e9:.2f}',
-            '' if gflops is None else f'{gflops:.2f}',
+        rows.append(
+            [
+                Path(name).stem,
+                f'{counts.parameters:,}',
+                '' if parameters is None else f'{parameters:,}',
+                f'{counts.macs / 1e9:.3f}',
+                f'{counts.flops / 1e9:.2f}',
+                '' if gflops is None else f'{gflops:.2f}',
+            ]
         )
-        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
-    return '\n'.join(lines)
+    return markdown_table([*head, 'published, G'], rows, numbers=5)

@@ -1,6 +1,5 @@
-"""How much gradient reaches each convolution: the norms against depth."""
+"""How much gradient reaches each convolution: norms of gradients against depth."""
 
-import itertools
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from benchmarks.complexity import build_classifier
+from benchmarks.markdown import markdown_table
 
 NETWORKS = {
     'FishNet-150': dict(name='fishnet150'),
@@ -19,7 +19,6 @@ NETWORKS = {
     'ResNet-50': dict(name='resnet50_8xb32_in1k', zero_init_residual=False),
     'DenseNet-121': dict(name='densenet121_3rdparty_in1k'),
 }
-INK, PALE = '#222222', '#777777'
 
 
 def synthetic_images(
@@ -82,13 +81,14 @@ def gradient_flow(
     Returns:
         For each of `NETWORKS`, both of what `gradient_norms` returns.
     """
+    MMLogger.get_current_instance().setLevel('WARNING')  # no line for every initialised parameter
     images, labels = synthetic_images(batch_size * (steps + 1), seed=seed)
     *batches, last = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     norms = {}
     for title, network in NETWORKS.items():
         torch.manual_seed(seed)
         model = build_classifier(**network)
-        _init_quietly(model)
+        model.init_weights()
         model.train()
         before = gradient_norms(model, *last)
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
@@ -106,17 +106,15 @@ def flow_table(norms: dict[str, tuple[dict[str, float], dict[str, float]]]) -> s
     Args:
         norms: as `gradient_flow` returns them.
     """
-    lines = ['| network | convolutions | first / last tenth, at first | after the steps |']
-    lines.append('|---|--:|--:|--:|')
+    rows = []
     for title, both in norms.items():
         count = len(both[0])
         tenth = max(count // 10, 1)
-        ratios = []
-        for values in both:
-            logs = np.log(list(values.values()))
-            ratios.append(f'{np.exp(logs[:tenth].mean() - logs[-tenth:].mean()):.2f}')
-        lines.append(f'| {title} | {count} | ' + ' | '.join(ratios) + ' |')
-    return '\n'.join(lines)
+        logs = [np.log(list(values.values())) for values in both]
+        ratios = (np.exp(log[:tenth].mean() - log[-tenth:].mean()) for log in logs)
+        rows.append([title, str(count), *(f'{ratio:.2f}' for ratio in ratios)])
+    head = ['network', 'convolutions', 'first / last tenth, at initialisation', 'after the steps']
+    return markdown_table(head, rows, numbers=3)
 
 
 def draw_gradient_flow(
@@ -132,47 +130,24 @@ def draw_gradient_flow(
     Returns:
         ``out``.
     """
-    figure = Figure(figsize=(13, 4.2), dpi=100, facecolor='white', layout='constrained')
+    figure = Figure(figsize=(13, 4.2), dpi=100, layout='constrained')
     panels = figure.subplots(1, len(norms), sharey=True, squeeze=False)[0]
     for axes, (title, (before, after)) in zip(panels, norms.items(), strict=True):
-        axes.semilogy(list(before.values()), color='C0', lw=1.4, label='at initialisation')
-        axes.semilogy(list(after.values()), color='C1', lw=1.4, label=f'after {steps} steps')
-        start = 0
-        for number, (part, members) in enumerate(itertools.groupby(before, key=_part)):
-            end = start + len(list(members))
-            if number % 2:
-                axes.axvspan(start - 0.5, end - 0.5, color='#f2f2f2', zorder=0, lw=0)
-            if end - start > len(before) / 20:
-                axes.text(
-                    (start + end - 1) / 2,
-                    0.98,
-                    part,
-                    transform=axes.get_xaxis_transform(),
-                    ha='center',
-                    va='top',
-                    fontsize=8,
-                    color=PALE,
-                )
-            start = end
-        axes.set_title(title, loc='left', color=INK)
-        axes.set_xlabel('convolution, in the order in which they compute', color=INK)
-        axes.set_xlim(-0.5, len(before) - 0.5)
-        axes.grid(axis='y', color='#e4e4e4', lw=0.7)
-        axes.spines[['top', 'right']].set_visible(False)
-    panels[0].set_ylabel('L2 norm of the gradient of the weights', color=INK)
-    panels[0].legend(frameon=False, loc='lower left', fontsize=9)
+        axes.semilogy(list(before.values()), label='at initialisation')
+        axes.semilogy(list(after.values()), label=f'after {steps} steps')
+        parts = [_part(name) for name in before]
+        starts = {i: part for i, part in enumerate(parts) if part != parts[i - 1]}
+        # A label of a short part would lie on that of the next one.
+        labels = [part * (parts.count(part) > len(parts) / 20) for part in starts.values()]
+        axes.set_xticks(list(starts), labels, ha='left', fontsize=8)
+        axes.grid(color='#e4e4e4')
+        axes.set_title(title, loc='left')
+    panels[0].set_ylabel('L2 norm of the gradient of the weights')
+    panels[0].legend(frameon=False)
+    figure.supxlabel('convolutions, in the order in which they compute')
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     return out
-
-
-def _init_quietly(model: nn.Module) -> None:
-    """Without MMEngine's line for every parameter."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    model.init_weights()
-    logger.setLevel(level)
 
 
 def _part(name: str) -> str:

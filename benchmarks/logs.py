@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
+
+Scalars = dict[int, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def read_run(work_dir: Path) -> Run:
     Returns:
         The run.
     """
-    training, evaluations = read_logs(sorted(work_dir.glob('*/vis_data/scalars.json')))
+    training, evaluations = read_logs(work_dir)
     trained, metrics, foreign = 0, {}, None
     if evaluations:
         metrics = evaluations[max(evaluations)]
@@ -61,29 +62,30 @@ def read_run(work_dir: Path) -> Run:
         return Run(work_dir.name)
     if foreign is not None:
         return Run(work_dir.name, metrics, f'weights from elsewhere: {foreign}')
+    if not metrics:
+        return Run(work_dir.name, state='not evaluated')
     folders = sorted(path.parents[1] for path in work_dir.glob('*/vis_data/config.py'))
     schedule = _config(folders[-1]).get('train_cfg') or {} if folders else {}
     unit = 'iteration' if 'max_iters' in schedule else 'epoch'
     total = schedule.get('max_iters', schedule.get('max_epochs'))
     state = f'{unit} {trained}' + (f' of {total}' if total else '')
-    return Run(work_dir.name, metrics, state if metrics else 'not evaluated', trained == total)
+    return Run(work_dir.name, metrics, state, trained == total)
 
 
-def read_logs(
-    logs: Iterable[Path],
-) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
-    """Read MMEngine's ``scalars.json``.
+def read_logs(work_dir: Path) -> tuple[Scalars, Scalars]:
+    """Read MMEngine's ``*/vis_data/scalars.json``, of which a resumed run has several.
 
     Args:
-        logs: one for each run or resumption, the oldest first.
+        work_dir: where `tools/train.py` wrote; it need not be there.
 
     Returns:
         The training lines and the evaluations, each by iteration. The ``step`` of an evaluation is
         its epoch, or its iteration, as its runner counts.
     """
-    training: dict[int, dict[str, float]] = {}
-    evaluations: dict[int, dict[str, float]] = {}
-    for log in logs:
+    training: Scalars = {}
+    evaluations: Scalars = {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        schedule = _config(log.parents[1]).get('train_cfg') or {}
         first = True
         for line in log.read_text(encoding='utf-8').splitlines():
             try:
@@ -99,7 +101,15 @@ def read_logs(
                     first = False
                 training[iteration] = scalars
             elif any('/' in name for name in scalars):  # coco/bbox_mAP, accuracy/top1
-                evaluations[max([scalars['step'], *training])] = scalars
+                iteration = max([scalars['step'], *training])
+                if 'max_iters' in schedule and not scalars['step']:
+                    # Unless told to log by iteration, MMEngine writes step 0. It is the next one
+                    # due, after what was logged last and after the evaluation before.
+                    interval = schedule.get('val_interval', 1000)
+                    after = max([iteration, *(1 + i for i in evaluations)])
+                    iteration = min(-(-after // interval) * interval, schedule['max_iters'])
+                    scalars['step'] = iteration
+                evaluations[iteration] = scalars
     return training, evaluations
 
 

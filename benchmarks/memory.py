@@ -1,4 +1,4 @@
-"""What training holds in memory: the bytes that autograd keeps between forward and backward."""
+"""Activation memory: the bytes that autograd keeps between the forward and the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from benchmarks.complexity import build_classifier
+from benchmarks.markdown import markdown_table
 from mmfish.errors import UsageError
 
 META_CHECKPOINTING = '2.5'  # the first torch that recomputes on the meta device
@@ -22,44 +23,45 @@ COMPARED = {
 }
 
 
-def bytes_held_for_backward(
+def activation_memory(
     model: nn.Module, *inputs: Any, forward: Callable[..., Any] | None = None
 ) -> int:
     """Run the forward pass and count what autograd keeps for the backward pass.
 
-    These are the activations that training needs memory for, on any device: also on ``meta``,
-    where it costs neither memory nor time. Every storage counts once and whole, however many
-    tensors share it (views, results of in-place operations); parameters and buffers do not count,
-    nor does what a checkpointed block lets go. Not counted either is what a GPU needs on top:
-    weights, gradients, the optimiser's state, workspaces of kernels and the allocator's reserve.
+    It is the same on any device, also on ``meta``, where counting costs neither memory nor time.
+    Every storage counts once and whole, however many tensors share it (views, results of in-place
+    operations). Parameters and buffers do not count, nor does what a checkpointed block frees, nor
+    what a GPU needs on top: weights, gradients, the optimiser's state, workspaces of kernels and
+    the allocator's reserve.
 
     Args:
         model: in the mode (train or eval) that is of interest.
         *inputs: of its forward pass, on its device.
-        forward: what to call with them where that is not the model itself: its loss, say.
+        forward: what to call with them where that is not the model itself, such as its loss.
 
     Returns:
         The number of bytes.
     """
-    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-    # Weak: to tell what is still held at the end, and so that no address is used twice.
-    saved: dict[int, tuple[StorageWeakRef, int]] = {}
+    own = {StorageWeakRef(t.untyped_storage()) for t in (*model.parameters(), *model.buffers())}
+    # Weak references tell what is still held at the end, and keep addresses from being used twice.
+    saved: dict[StorageWeakRef, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        reference = StorageWeakRef(storage)
+        if reference not in own:
+            saved[reference] = storage.nbytes()
         return tensor.detach()  # an output that a node saved would keep the node alive
 
     with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = (forward or model)(*inputs)
-    held = sum(size for storage, size in saved.values() if not storage.expired())
+    held = sum(size for storage, size in saved.items() if not storage.expired())
     del outputs  # until here it kept the graph
     return held
 
 
 def training_memory(name: str, batch_size: int = 32, size: int = 224, **options: Any) -> int:
-    """Bytes held for backward by a classifier in training, computed on the ``meta`` device.
+    """The activation memory of a classifier in training, computed on the ``meta`` device.
 
     Args:
         name: as for `build_classifier`.
@@ -68,7 +70,7 @@ def training_memory(name: str, batch_size: int = 32, size: int = 224, **options:
         **options: as for `build_classifier`.
 
     Returns:
-        What `bytes_held_for_backward` returns.
+        The number of bytes.
 
     Raises:
         UsageError: ``with_cp`` with torch 2.4, whose checkpointing does not know that device.
@@ -79,11 +81,11 @@ def training_memory(name: str, batch_size: int = 32, size: int = 224, **options:
             f'later, and this is {torch.__version__}: update torch'
         )
     model = build_classifier(name, **options).to('meta').train()
-    return bytes_held_for_backward(model, torch.empty(batch_size, 3, size, size, device='meta'))
+    return activation_memory(model, torch.empty(batch_size, 3, size, size, device='meta'))
 
 
 def memory_table(batch_size: int = 32, size: int = 224) -> str:
-    """Bytes held for backward by FishNet-150 and DenseNet-161, in Markdown.
+    """The activation memory of FishNet-150 and DenseNet-161, in Markdown.
 
     Args:
         batch_size: images.
@@ -93,10 +95,12 @@ def memory_table(batch_size: int = 32, size: int = 224) -> str:
         title: training_memory(batch_size=batch_size, size=size, **model)
         for title, model in COMPARED.items()
     }
-    lines = [
-        f'| {batch_size} images of {size}x{size} | held for backward, MB | ratio to DenseNet-161 |',
-        '|---|--:|--:|',
-    ]
-    for title, count in held.items():
-        lines.append(f'| {title} | {count / 1e6:,.0f} | {count / held["DenseNet-161"]:.2f} |')
-    return '\n'.join(lines)
+    images = f'{batch_size} images of {size}x{size}'
+    return markdown_table(
+        [images, 'activation memory, MB', 'ratio to DenseNet-161'],
+        [
+            [title, f'{count / 1e6:,.0f}', f'{count / held["DenseNet-161"]:.2f}']
+            for title, count in held.items()
+        ],
+        numbers=2,
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.logs import read_logs, read_run
+from benchmarks.markdown import markdown_table
 from demo import CONFIGS
 from mmfish.engine.run import load_config, run_train
 
@@ -72,7 +73,7 @@ def read_outcome(work_dir: Path) -> Outcome:
     Returns:
         The outcome at the end.
     """
-    training, _ = read_logs(sorted(work_dir.glob('*/vis_data/scalars.json')))
+    training, _ = read_logs(work_dir)
     metrics = read_run(work_dir).metrics
     return Outcome(
         metrics['coco/bbox_mAP'],
@@ -94,14 +95,12 @@ def necks_table(outcomes: dict[str, list[Outcome]]) -> str:
         'median': lambda run: median(run.gradient_norms),
         'largest': lambda run: max(run.gradient_norms),
     }
-    lines = ['| neck | ' + ' | '.join(columns) + ' |', '|---|' + '--:|' * len(columns)]
+    rows = []
     for name, runs in outcomes.items():
-        cells = []
-        for value in columns.values():
-            values = [value(run) for run in runs]
-            cells.append(f'{median(values):.1f} ({min(values):.1f} to {max(values):.1f})')
-        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+        figures = [[value(run) for run in runs] for value in columns.values()]
+        cells = (f'{median(f):.1f} ({min(f):.1f} to {max(f):.1f})' for f in figures)
+        rows.append([name, *cells])
+    return markdown_table(['neck', *columns], rows, numbers=len(columns))
 
 
 def _train(data_root: Path, work_dir: Path, neck: dict, iterations: int, seed: int) -> None:
@@ -114,7 +113,6 @@ def _train(data_root: Path, work_dir: Path, neck: dict, iterations: int, seed: i
         # config could not be read with an infinite number in it.)
         'optim_wrapper.clip_grad.max_norm': 1e12,
         'default_hooks.logger.interval': 1,
-        'default_hooks.logger.log_metric_by_epoch': False,
         'default_hooks.checkpoint.interval': iterations,
         'log_processor.window_size': 1,
         'randomness': dict(seed=seed),
@@ -122,10 +120,5 @@ def _train(data_root: Path, work_dir: Path, neck: dict, iterations: int, seed: i
         'experiment_name': work_dir.name,
         'visualizer.name': work_dir.name,
     }
-    cfg = load_config(
-        CONFIG,
-        work_dir=str(work_dir),
-        data_root=str(data_root),
-        cfg_options=options,
-    )
-    run_train(cfg)
+    paths = dict(work_dir=str(work_dir), data_root=str(data_root))
+    run_train(load_config(CONFIG, **paths, cfg_options=options))

@@ -1,19 +1,16 @@
-"""Tables of measured beside published: Markdown, CSV and a picture."""
+"""The tables of the publications, measured beside published, in Markdown and CSV."""
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-
 from benchmarks.complexity import build_classifier, parameter_count
 from benchmarks.logs import Run, read_run
+from benchmarks.markdown import markdown_table
 from benchmarks.memory import training_memory
 from benchmarks.published import load_published
 
@@ -23,8 +20,6 @@ FROM_RUNS = {
     'accuracy': lambda metric: metric,
     'error': lambda metric: 100 - metric,
 }
-COLOURS = {'off': '#f9cfb5', 'close': '#cfe8cf', 'missing': '#ececec', 'plain': '#ffffff'}
-INK, PALE = '#222222', '#777777'
 
 
 @dataclass(frozen=True)
@@ -61,26 +56,13 @@ class Cell:
             return False
         return abs(round(self.difference, 6)) > TOLERANCE
 
-    @property
-    def colour(self) -> str:
-        """Its background in the picture, as a key of `COLOURS`."""
-        if self.measured is None:
-            return 'missing' if self.state else 'plain'
-        if not self.judged or self.difference is None:
-            return 'plain'
-        return 'off' if self.off else 'close'
-
-    def text(self, bold: str = '') -> str:
-        """Measured, then published in brackets, with the difference where it is off.
-
-        Args:
-            bold: what to put around a measured number that is off.
-        """
+    def __str__(self) -> str:
+        """Measured, then published in brackets; bold with the difference where it is off."""
         brackets = [] if self.published is None else [str(self.published)]
         words = [self.state] if self.state else []
         if self.measured is not None:
-            mark = bold if self.off else ''
-            measured = f'{mark}{self.measured:.{self.digits}f}{mark}'
+            bold = '**' * self.off
+            measured = f'{bold}{self.measured:.{self.digits}f}{bold}'
             words = [measured + '*' * (not self.finished)]
             brackets += [f'{self.difference:+.{self.digits}f}'] if self.off else []
         return ' '.join(words + ([f'({", ".join(brackets)})'] if brackets else []))
@@ -130,13 +112,9 @@ def to_markdown(tables: Iterable[Table]) -> str:
         f'{TOLERANCE} points away. *: not of a finished run, see its state.'
     ]
     for table in tables:
-        lines = [
-            '| | ' + ' | '.join(table.columns) + ' |',
-            '|---|' + '--:|' * len(table.columns),
-        ]
-        for name, cells in table.rows.items():
-            lines.append(f'| {name} | ' + ' | '.join(cell.text('**') for cell in cells) + ' |')
-        parts += [f'## {table.name}: {table.caption}', '\n'.join(lines)]
+        rows = [[name, *map(str, cells)] for name, cells in table.rows.items()]
+        parts.append(f'## {table.name}: {table.caption}')
+        parts.append(markdown_table(['', *table.columns], rows, numbers=len(table.columns)))
         parts.append(' '.join([f'Published: {table.source}.', *table.notes]))
         if table.runs:
             parts.append('\n'.join(f'- `{run.name}`: {run.state}' for run in table.runs))
@@ -160,81 +138,8 @@ def to_csv(tables: Iterable[Table]) -> str:
     return out.getvalue()
 
 
-def draw(tables: list[Table], out: Path) -> Path:
-    """Draw the tables: green where the measured number is close, orange where it is off.
-
-    Args:
-        tables: to draw, one below the other.
-        out: the PNG to write. Its folder is made where there is none.
-
-    Returns:
-        ``out``.
-    """
-    line, label, width = 0.36, 2.3, 15.0  # inches
-    height = 0.7 + sum((len(table.rows) + 2.6) * line for table in tables)
-    figure = Figure(figsize=(width, height), dpi=100, facecolor='white')
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis('off')
-
-    def write(x: float, y: float, text: str, **options: Any) -> None:
-        axes.text(x, y, text, **{'va': 'center', 'fontsize': 8, 'color': INK, **options})
-
-    write(0.2, 0.35, 'measured (published)', weight='bold', fontsize=10)
-    legend = (
-        ('close', f'within {TOLERANCE} points'),
-        ('off', f'more than {TOLERANCE} points away'),
-        ('missing', 'no result'),
-    )
-    for number, (colour, text) in enumerate(legend):
-        x = 3 + 2.4 * number
-        axes.add_patch(Rectangle((x, 0.24), 0.24, 0.22, facecolor=COLOURS[colour]))
-        write(x + 0.35, 0.35, text)
-    write(10.2, 0.35, '* not of a finished run', color=PALE)
-
-    y = 0.7
-    for table in tables:
-        write(0.2, y + line / 2, f'{table.name}: {table.caption}', weight='bold', fontsize=10)
-        y += line
-        cell_width = min((width - label - 0.2) / len(table.columns), 2.4)
-        for number, column in enumerate(table.columns):
-            x = label + (number + 0.5) * cell_width
-            text = column.replace(', ', '\n', 1) if len(table.columns) > 6 else column
-            write(x, y + line / 2, text, ha='center', color=PALE, fontsize=7.5)
-        y += line
-        for name, cells in table.rows.items():
-            write(0.2, y + line / 2, name)
-            for number, cell in enumerate(cells):
-                x = label + number * cell_width
-                axes.add_patch(
-                    Rectangle(
-                        (x + 0.02, y + 0.02),
-                        cell_width - 0.04,
-                        line - 0.04,
-                        facecolor=COLOURS[cell.colour],
-                    )
-                )
-                text = cell.text().replace(' (', '\n(') if cell_width < 1.5 else cell.text()
-                colour = PALE if cell.measured is None else INK
-                size = 7 if cell_width < 1.5 else 8
-                write(
-                    x + cell_width / 2,
-                    y + line / 2,
-                    text,
-                    ha='center',
-                    color=colour,
-                    fontsize=size,
-                    linespacing=0.95,
-                )
-            y += line
-        y += 0.6 * line
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
-    return out
-
-
 def write_paper_tables(work_dirs: Path, out: Path) -> str:
-    """Write all tables as ``paper_tables.md``, ``.csv`` and ``.png``.
+    """Write all tables as ``paper_tables.md`` and ``.csv``.
 
     Args:
         work_dirs: as for `paper_tables`.
@@ -247,9 +152,9 @@ def write_paper_tables(work_dirs: Path, out: Path) -> str:
     markdown = to_markdown(tables)
     if not work_dirs.is_dir():
         markdown = f'There is no folder {work_dirs}: nothing has been run there.\n\n{markdown}'
-    picture = draw(tables, out / 'paper_tables.png')
-    picture.with_suffix('.md').write_text(markdown, encoding='utf-8')
-    picture.with_suffix('.csv').write_text(to_csv(tables), encoding='utf-8')
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'paper_tables.md').write_text(markdown, encoding='utf-8')
+    (out / 'paper_tables.csv').write_text(to_csv(tables), encoding='utf-8')
     return markdown
 
 
@@ -292,22 +197,16 @@ def _cell(
         return Cell(published, measured, digits, run.state, run.finished, judged=True)
 
     if unit == 'parameters':
-        return Cell(published, None if model is None else _parameters(_key(model)) / 1e6, 2)
-    held = _memory(_key(model))
+        return Cell(published, None if model is None else _parameters(**model) / 1e6, 2)
+    held = _memory(**model)
     if unit == 'memory':
         return Cell(published, held / 1e6, 0)
-    return Cell(published, held / _memory(_key(column['relative_to'])), 2)
-
-
-def _key(model: dict[str, Any]) -> str:
-    return json.dumps(model, sort_keys=True)
+    return Cell(published, held / _memory(**column['relative_to']), 2)
 
 
 @cache
-def _parameters(model: str) -> int:
-    return parameter_count(build_classifier(**json.loads(model)))
+def _parameters(**model: Any) -> int:
+    return parameter_count(build_classifier(**model))
 
 
-@cache
-def _memory(model: str) -> int:
-    return training_memory(**json.loads(model))
+_memory = cache(training_memory)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
+from benchmarks.markdown import markdown_table
 from demo import CONFIGS
 from demo.pictures import prediction_grid, training_curves
 from demo.shapes import make_shapes
@@ -71,19 +72,16 @@ def run_demo(data_root: Path, work_dir: Path) -> dict[str, float]:
 
 
 def ap_table(metrics: dict[str, float]) -> str:
-    """COCO AP of boxes and masks as a table.
+    """COCO AP of boxes and masks in Markdown.
 
     Args:
         metrics: as `run_test` returns them.
-
-    Returns:
-        A header and two lines.
     """
-    lines = [' ' * 6 + ''.join(f'{name:>7}' for name in COLUMNS)]
-    for task, kind in (('boxes', 'bbox'), ('masks', 'segm')):
-        values = (metrics[f'coco/{kind}_{key}'] for key in COLUMNS.values())
-        lines.append(f'{task:<6}' + ''.join(f'{value:>7.3f}' for value in values))
-    return '\n'.join(lines)
+    rows = [
+        [task, *(f'{metrics[f"coco/{kind}_{key}"]:.3f}' for key in COLUMNS.values())]
+        for task, kind in (('boxes', 'bbox'), ('masks', 'segm'))
+    ]
+    return markdown_table(['', *COLUMNS], rows, numbers=len(COLUMNS))
 
 
 def _free_port() -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
-from mmfish.errors import ShapesError
+from mmfish.errors import UsageError
 
 CLASSES = ('circle', 'square', 'triangle')
 PALETTE = [
@@ -37,6 +37,10 @@ MIN_VISIBLE_FRACTION = 0.65
 MIN_VISIBLE_AREA = 0.005
 # Anti-aliasing: shapes are filled at this many times the resolution, then averaged down.
 SUPERSAMPLING = 4
+
+
+class ShapesError(UsageError):
+    """The shapes data set cannot be made as asked, or where asked."""
 
 
 def make_shapes(

@@ -16,10 +16,6 @@ class DataError(UsageError):
     """A data set holds what cannot be trained on or tested with: a file, an annotation."""
 
 
-class ShapesError(UsageError):
-    """The shapes data set cannot be made as asked, or where asked."""
-
-
 class CheckpointError(UsageError):
     """A file with weights is not what it was taken for."""
 

@@ -21,11 +21,11 @@ def main() -> None:
         '--out',
         type=Path,
         default=Path('work_dirs/paper_tables'),
-        help='folder for paper_tables.md, .csv and .png (%(default)s)',
+        help='folder for paper_tables.md and .csv (%(default)s)',
     )
     args = parser.parse_args()
     print(write_paper_tables(args.work_dirs, args.out))
-    print(f'Written to {args.out}/paper_tables.md, .csv and .png')
+    print(f'Written to {args.out}/paper_tables.md and .csv')
 
 
 if __name__ == '__main__':

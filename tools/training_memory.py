@@ -1,4 +1,4 @@
-"""What training FishNet-150 and DenseNet-161 keeps in memory: `python tools/training_memory.py`."""
+"""Activation memory of FishNet-150 and DenseNet-161: `python tools/training_memory.py`."""
 
 import argparse
 

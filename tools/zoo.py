@@ -1,4 +1,4 @@
-"""Try FishNet in the configs that MMDetection ships, and write the table to docs/zoo.md.
+"""Try FishNet in the configs that MMDetection ships, and put the tables into docs/zoo.md.
 
 Without arguments one config of each family; with --all the others after that. Outcomes are kept, so
 that a run that was ended goes on where it was; remove the file to start anew. Runs of named configs
@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 
 import mmfish.quiet  # noqa: F401  first, because the others print
-from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_page
+from benchmarks.markdown import fill_page
+from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_tables
 from mmfish.cli import run_tool
 from mmfish.errors import UsageError
 
@@ -25,7 +26,9 @@ def main() -> None:
     parser.add_argument('configs', nargs='*', help="paths below MMDetection's configs, or families")
     parser.add_argument('--all', action='store_true', help='every config, after one of each family')
     parser.add_argument('--arch', default='fishnet77', help='of FishNet (fishnet77)')
-    parser.add_argument('--limit', type=float, default=600, help='seconds for a config (600)')
+    parser.add_argument(
+        '--limit', type=float, default=600, help='seconds for a config and a column (600)'
+    )
     parser.add_argument(
         '--results', type=Path, default=ROOT / 'work_dirs/zoo.jsonl', help='where outcomes are kept'
     )
@@ -46,18 +49,18 @@ def main() -> None:
     totals = len(by_family(configs)), len(configs)
     families: dict[str, dict[str, str]] = {}
 
-    def write_page() -> None:
+    def update_page() -> None:
         if not args.configs:
             outcomes = read_results(args.results, args.arch)
-            args.out.write_text(zoo_page(families, outcomes, totals, args.arch))
+            fill_page(args.out, zoo_tables(families, outcomes, totals))
 
     options = dict(arch=args.arch, limit=args.limit)
     for config, outcome in run_zoo(configs, args.results, one_per_family=True, **options):
         families[config] = outcome
-        write_page()
+        update_page()
     if args.all:
         for _ in run_zoo(configs, args.results, **options):
-            write_page()
+            update_page()
 
 
 if __name__ == '__main__':

@@ -81,7 +81,12 @@ def _check_channels(cfg: Config) -> None:
     What cannot be judged is let through: necks that do not run there, and what comes after them.
     """
     distributed = cfg.get('launcher', 'none') != 'none'
-    unused_allowed = cfg.get('find_unused_parameters') or 'model_wrapper_cfg' in cfg
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    unused_allowed = (
+        cfg.get('find_unused_parameters')
+        or wrapper.get('find_unused_parameters')
+        or wrapper.get('type', 'MMDistributedDataParallel') != 'MMDistributedDataParallel'
+    )
     with model_registry(cfg) as registry:
         for name, (*_, host) in hosts(cfg).items():
             if is_fishnet(host.backbone):

@@ -13,7 +13,7 @@ DEMO = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')
 
 def test_a_detector_of_table_3_takes_a_step_without_its_weights():
     cfg = Config.fromfile(config_path('faster_rcnn_fishnet99_fpn_coco.py'))
-    found = check_config(cfg, size=64)
+    parameters, loss = check_config(cfg, size=64)
     assert cfg.model.backbone.init_cfg.type == 'Pretrained'
     with torch.device('meta'):
         net = FishNet('fishnet99', norm_cfg=dict(type='FrozenBN'))
@@ -22,9 +22,8 @@ def test_a_detector_of_table_3_takes_a_step_without_its_weights():
     fpn = sum(c * 256 + 256 for c in (320, 832, 1600, 2112)) + 4 * (256 * 256 * 9 + 256)
     rpn = 256 * 256 * 9 + 256 + (256 + 1) * 3 * (1 + 4)
     box = 256 * 49 * 1024 + 1024 + 1024 * 1024 + 1024 + 1025 * (81 + 80 * 4)
-    assert found.parameters == backbone + fpn + rpn + box
-    assert found.loss > 0
-    assert found.seconds > 0
+    assert parameters == backbone + fpn + rpn + box
+    assert loss > 0
 
 
 def classifier(**data_preprocessor):
@@ -56,8 +55,8 @@ def classifier(**data_preprocessor):
 
 
 def test_a_classifier_takes_a_step_at_the_size_of_its_own_pipeline():
-    found = check_config(classifier(mean=[128] * 3, std=[64] * 3))
-    assert 0 < found.loss < 10
+    _, loss = check_config(classifier(mean=[128] * 3, std=[64] * 3))
+    assert 0 < loss < 10
 
 
 def test_what_the_data_preprocessor_spoils_is_found():
@@ -75,7 +74,7 @@ def test_one_line_for_each_and_failures_are_counted(tmp_path, capsys):
     assert 'parameters  loss' in first
     assert 'broken.py' in second
     assert 'FAILED: RuntimeError: ' in second
-    assert first.split(' s')[0].split()[:-1] == third.split(' s')[0].split()[:-1]
+    assert first == third
 
 
 def test_another_packages_config_is_an_error():

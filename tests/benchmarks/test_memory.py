@@ -1,4 +1,4 @@
-"""The bytes held for backward, counted by hand and on real memory."""
+"""Activation memory, counted by hand and on real memory."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.complexity import build_classifier
 from benchmarks.memory import (
     META_CHECKPOINTING,
-    bytes_held_for_backward,
+    activation_memory,
     training_memory,
 )
 from mmfish.models import FishNet
@@ -36,14 +36,14 @@ class Chain(nn.Module):
 def test_a_storage_counts_once(in_place):
     # The input for the first convolution, the result of the ReLU for itself and the second.
     x = torch.randn(2, 8, 16, 16)
-    assert bytes_held_for_backward(Chain(in_place), x) == 2 * FLOATS
+    assert activation_memory(Chain(in_place), x) == 2 * FLOATS
 
 
 def test_parameters_do_not_count():
-    assert bytes_held_for_backward(nn.Linear(64, 64, bias=False), torch.randn(2, 64)) == 4 * 2 * 64
+    assert activation_memory(nn.Linear(64, 64, bias=False), torch.randn(2, 64)) == 4 * 2 * 64
 
 
-def test_nothing_is_held_of_what_is_discarded():
+def test_activations_that_are_discarded_do_not_count():
     def dropped(x):
         nn.functional.relu(weight * x)
         return x * weight
@@ -52,30 +52,30 @@ def test_nothing_is_held_of_what_is_discarded():
     model = nn.Module()
     model.weight = nn.Parameter(weight)
     weight, model.forward = model.weight, dropped
-    assert bytes_held_for_backward(model, torch.randn(2, 8, 16, 16)) == FLOATS
+    assert activation_memory(model, torch.randn(2, 8, 16, 16)) == FLOATS
 
 
-def test_a_checkpointed_block_holds_its_input_alone():
-    assert bytes_held_for_backward(Chain(with_cp=True), torch.randn(2, 8, 16, 16)) == FLOATS
+def test_of_a_checkpointed_block_only_the_input_counts():
+    assert activation_memory(Chain(with_cp=True), torch.randn(2, 8, 16, 16)) == FLOATS
 
 
 def test_the_backward_pass_still_works():
     model, x = Chain(), torch.randn(2, 8, 16, 16)
-    bytes_held_for_backward(model, x)
+    activation_memory(model, x)
     model(x).sum().backward()
     assert model.first.weight.grad.abs().sum() > 0
 
 
-def test_another_forward_pass_counts_instead_of_the_model_s_own():
+def test_another_forward_pass_can_be_counted():
     model, x = Chain(), torch.randn(2, 8, 16, 16)
-    assert bytes_held_for_backward(model, x, forward=model.second) == FLOATS
+    assert activation_memory(model, x, forward=model.second) == FLOATS
 
 
-def test_a_fishnet_with_frozen_bn_holds_far_less():
+def test_frozen_bn_saves_two_fifths_of_the_activation_memory():
     images = torch.empty(1, 3, 128, 128, device='meta')
     options = dict(norm_eval=True), dict(norm_cfg=dict(type='FrozenBN'))
     nets = [FishNet('fishnet77', **more).to('meta').train() for more in options]
-    plain, lean = (bytes_held_for_backward(net, images) for net in nets)
+    plain, lean = (activation_memory(net, images) for net in nets)
     assert lean < 0.6 * plain
 
 
@@ -87,9 +87,9 @@ recomputes_on_meta = pytest.mark.skipif(
 @pytest.mark.parametrize(
     'options', [{}, pytest.param(dict(with_cp=True), marks=recomputes_on_meta)]
 )
-def test_meta_counts_what_a_real_pass_holds(options):
+def test_the_meta_device_counts_what_a_real_pass_keeps(options):
     model = build_classifier('fishnet77', **options).train()
-    real = bytes_held_for_backward(model, torch.randn(2, 3, 64, 64))
+    real = activation_memory(model, torch.randn(2, 3, 64, 64))
     assert training_memory('fishnet77', 2, 64, **options) == real > 0
 
 

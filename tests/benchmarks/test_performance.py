@@ -1,83 +1,85 @@
-"""The page from figures that are made up: nothing is measured here."""
+"""The page and its CSV are the measured ones; nothing is measured here."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 
-from benchmarks.performance import (
-    AIMS,
-    DETECTOR,
-    GROWTH,
-    INFERENCE,
-    KEPT,
-    TRAINING,
-    make_page,
-)
-from benchmarks.speed import Measurement, Run, contestants, save_json
+from benchmarks.markdown import fill_page, markdown_table
+from benchmarks.performance import INFERENCE, page_runs, update_page
+from benchmarks.speed import Measurement, add_to_csv, read_csv
 from mmfish.errors import UsageError
 
-DEFAULTS = dict(kind='backbone', arch='fishnet150', batch=1)
+DOCS = Path(__file__).resolve().parents[2] / 'docs'
 
 
-def run(settings, keep_memory=False):
-    """Every contestant takes twice the seconds and bytes of the one before it."""
-    settings = DEFAULTS | settings | dict(keep_memory=keep_memory)
-    known = contestants(settings['kind'], settings['step'], settings['arch'])
-    names = settings.pop('names', known)
-    held = settings['step'] == 'training'
-    return Run(
-        **settings,
-        measurements=[
-            Measurement(
-                name, 2.0**i, 1.0, 10**9, 2**20 * 2**i if held else None, 0, [1.0] * 7, {'op': i}
-            )
-            for i, name in enumerate(name for name in known if name in names)
-        ],
+@pytest.fixture
+def page(tmp_path):
+    return Path(shutil.copy(DOCS / 'performance.md', tmp_path))
+
+
+@pytest.fixture
+def figures(tmp_path):
+    return Path(shutil.copy(DOCS / 'performance.csv', tmp_path))
+
+
+def test_the_page_has_the_tables_of_the_csv_and_both_plots(page, figures):
+    update_page(page, figures)
+    assert page.read_text() == (DOCS / 'performance.md').read_text()
+    assert figures.read_text() == (DOCS / 'performance.csv').read_text()  # nothing was missing
+    for name in ('time', 'memory'):
+        assert f'](images/{name}.png)' in page.read_text()
+        assert (page.parent / 'images' / f'{name}.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    'row',
+    [
+        '| FishNet-150, fused, channels-last | 134.7 | 1.881 | 0.65 | 1.36 | 318 |',
+        '| FishNet-150, FrozenBN | 134.7 | 7.644 | 1.18 | 1.49 | 1392 | 0.47 | 1611 |',
+        '| ResNet-50, FrozenBN, channels-last | 205.5 | 7.668 | 0.90 | 1.29 | 807 | 0.63 | 1006 |',
+        '| Mask R-CNN, training step, over that with ResNet-50: time | 1.25 | 1.17 |',
+        '| `mkldnn::_convolution_pointwise` |  |  | 973 |',
+        '| fishnet150 | 1 | 1344x1344 | 4.405 (1.834) | 13.494 (6.029) | 2339 (1423) |',
+    ],
+)
+def test_figures_as_they_were_measured(row):
+    assert row in (DOCS / 'performance.md').read_text().splitlines()
+
+
+def test_figures_of_another_environment_are_neither_mixed_nor_lost(page, figures):
+    lines = figures.read_text().replace('x86_64 CPU', 'another CPU').splitlines(keepends=True)
+    figures.write_text(''.join(lines[:-4]))  # the last run is missing
+    before = figures.read_text()
+    with pytest.raises(UsageError, match=r'performance\.csv .*another CPU.*give another --csv'):
+        update_page(page, figures)
+    assert figures.read_text() == before
+
+
+def test_a_page_without_a_place_for_a_table_is_left_as_it_was(page):
+    before = page.read_text()
+    with pytest.raises(UsageError, match=r"no place for the table 'other'.*<!-- table: other -->"):
+        fill_page(page, {'growth': 'new', 'other': 'new'})
+    assert page.read_text() == before
+
+
+def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(
+        'one\n<!-- table: a -->\nold\n<!-- end -->\ntwo\n<!-- table: b -->\n<!-- end -->'
+    )
+    fill_page(page, {'a': markdown_table(['x', 'y'], [['1', r'\1']], numbers=1)})
+    table = '| x | y |\n|---|--:|\n| 1 | \\1 |'
+    assert page.read_text() == (
+        f'one\n<!-- table: a -->\n\n{table}\n\n<!-- end -->\ntwo\n<!-- table: b -->\n<!-- end -->'
     )
 
 
-@pytest.fixture
-def data(tmp_path):
-    runs = [run(settings) for settings in (INFERENCE, TRAINING, DETECTOR, *GROWTH)]
-    runs += [run(settings, keep_memory=True) for settings in KEPT]
-    file = tmp_path / 'data.json'
-    save_json(file, runs, 'cpu')
-    return file
-
-
-@pytest.fixture
-def page(data, tmp_path):
-    out, before = tmp_path / 'page.md', data.read_text()
-    make_page(out, data)
-    assert data.read_text() == before  # nothing was missing
-    return out
-
-
-def test_figures_of_another_environment_are_neither_mixed_nor_lost(data, tmp_path):
-    data.write_text(data.read_text().replace('CPU', 'another CPU'))
-    before = data.read_text()
-    with pytest.raises(UsageError, match=r'data\.json are of .*another CPU.*give another --json'):
-        make_page(tmp_path / 'page.md', data)
-    assert data.read_text() == before
-
-
-def test_the_page_has_the_ratios_asked_for(page):
-    text = page.read_text()
-    table = text.split('## In short')[1].split('\n\n')[2].splitlines()
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table]
-    assert rows[0] == ['figure', 'at most', 'aim', 'measured', 'memory kept']
-    assert [row[0] for row in rows[2:]] == [aim.figure for aim in AIMS]
-    # Of the modes in inference, 'fused, channels-last' is the fourth of five, then pytorchcv; of
-    # those with memory kept the second of three.
-    assert rows[2][1:] == ['0.60', '0.50', '0.25', '0.25']
-    assert rows[3][1:] == ['0.47', '0.42', '**0.50**', '**0.50**']  # missed
-    assert rows[8][3:] == ['**2.00**', '**2.00**']  # with_cp is the one after FrozenBN
-    assert 'the median of 7 rounds' in text
-
-
-def test_the_page_has_every_run_and_both_plots(page):
-    text = page.read_text()
-    assert text.count('| fishnet150 |') == 7
-    assert '| fishnet201 | 1 | 224x224 | 1.000 (2.000) | 1.000 (2.000) | 1 (2) |' in text
-    assert 'HRNet-W32' in text
-    for name in ('time', 'memory'):
-        assert f'](images/{name}.png)' in text
-        assert (page.parent / 'images' / f'{name}.png').stat().st_size > 1000
+def test_the_csv_gives_back_what_was_added(tmp_path):
+    file = tmp_path / 'new' / 'figures.csv'
+    run = {'FishNet-150, BN': Measurement(1.5, 0.25, 7, 8, 9, {'aten::add': 0.5, 'a b=c': 0.125})}
+    settings = [setting for setting, _ in page_runs()]
+    for setting in settings:
+        add_to_csv(file, setting, run, 'a CPU; torch 2')
+    assert read_csv(file) == ({'a CPU; torch 2'}, dict.fromkeys(settings, run))
+    assert INFERENCE in settings

@@ -1,5 +1,4 @@
 import argparse
-import json
 import runpy
 import subprocess
 import sys
@@ -8,39 +7,28 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.speed import (
     BASELINE,
     Measurement,
-    Run,
+    Setting,
     _builders,
-    _contestant,
+    _network,
     _peak,
     benchmark,
-    contestants,
     convolutions,
-    load_json,
+    network_names,
     plot,
-    save_json,
+    read_csv,
     table,
 )
 from mmfish.errors import UsageError
 
-RUN = Run(
-    'backbone',
-    'training',
-    'fishnet77',
-    1,
-    (32, 64),
-    False,
-    [
-        Measurement(
-            BASELINE['backbone'], 2.0, 1.0, 3 * 10**9, 2**21, 3 * 2**20, [1.0, 2.0, 3.0], {'a': 1.0}
-        ),
-        Measurement('FishNet B', 1.0, 0.8, 2 * 10**9, 2**20, 2**20, [1.0], {'b': 0.5}),
-    ],
-)
+TRAINING = Setting(step='training', arch='fishnet77', height=64, width=64)
+RUN = {
+    BASELINE['backbone']: Measurement(2.0, 1.0, 3 * 10**9, 3 * 2**20, 2**21),
+    'FishNet B': Measurement(1.0, 0.8, 2 * 10**9, 2**20, 2**20),
+}
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -65,24 +53,20 @@ def test_convolutions_run_alone_at_the_same_shapes_and_layout(training):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'step', 'arch', 'size'),
-    [
-        ('backbone', 'inference', 'fishnet77', 32),
-        ('backbone', 'training', 'fishnet77', 32),
-        ('classifier', 'training', 'fishnet77', 64),
-        ('detector', 'inference', 'fishnet77', 64),
-    ],
+    ('kind', 'step'),
+    [('backbone', 'inference'), ('backbone', 'training'), ('detector', 'inference')],
 )
-def test_a_run_measures_its_contestants(kind, step, arch, size):
+def test_a_run_measures_its_networks(kind, step):
     mode = 'fused, channels-last' if step == 'inference' else 'FrozenBN, channels-last, with_cp'
-    run = benchmark(kind, step, arch, size=(size, size), rounds=2, names=[f'FishNet-77, {mode}'])
-    (ours,) = run.measurements
-    assert len(ours.rounds) == 2
-    assert ours.seconds > ours.floor > 0
+    name = f'FishNet-77, {mode}'
+    run = benchmark(Setting(kind, step, 'fishnet77', 1, 64, 64), [name], rounds=2)
+    assert list(run) == [name]
+    ours = run[name]
+    assert ours.seconds > ours.lower_bound > 0
     assert ours.macs > 10**6
-    assert (ours.bytes_held is None) == (step == 'inference')
-    assert ours.peak_bytes > (ours.bytes_held or 0)
-    assert any('conv' in operator for operator in ours.profile)
+    assert (ours.activation_bytes > 0) == (step == 'training')
+    assert ours.peak_bytes > ours.activation_bytes
+    assert any('conv' in operator for operator in ours.operators)
 
 
 def test_the_peak_is_what_a_step_takes_at_most():
@@ -92,48 +76,49 @@ def test_the_peak_is_what_a_step_takes_at_most():
 
 @pytest.mark.parametrize('name', ['FishNet-77, BN', 'ResNet-50', 'HRNet-W32', 'DenseNet-161'])
 def test_batchnorm_is_fixed_in_every_training(name):
-    build = _builders('backbone', 'training', 'fishnet77')[name]
-    contestant = _contestant(name, build, 'backbone', 'training', (1, 3, 64, 64), 'cpu')
-    norms = [m for m in contestant.model.modules() if isinstance(m, _BatchNorm)]
+    network = _network(_builders(TRAINING)[name], TRAINING, 'cpu')
+    norms = [m for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) > 50
     assert not any(norm.training for norm in norms)
 
 
 def test_resnet_has_the_modes_too():
-    build = _builders('detector', 'training', 'fishnet77')['ResNet-50, FrozenBN, channels-last']
+    name = 'ResNet-50, FrozenBN, channels-last'
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model, treatment = build()
+        model, treatment = _builders(Setting('detector', 'training'))[name]()
     assert treatment == dict(channels_last=True)
     assert type(model.backbone.bn1).__name__ == 'FrozenBN'
     assert model.backbone.frozen_stages == 1
 
 
 def test_detectors_are_not_compiled():
-    assert 'FishNet-77, compiled' in contestants('backbone', 'inference', 'fishnet77')
-    assert 'FishNet-77, compiled' not in contestants('detector', 'inference', 'fishnet77')
+    assert 'FishNet-150, compiled' in network_names(Setting('backbone'))
+    assert 'FishNet-150, compiled' not in network_names(Setting('detector'))
 
 
-@pytest.mark.parametrize('wrong', [dict(rounds=0), dict(batch=0), dict(size=(0, 64))], ids=str)
+@pytest.mark.parametrize('wrong', [dict(batch=0), dict(height=0)], ids=str)
 def test_nothing_to_measure_is_said_before_anything_is_done(wrong):
     with pytest.raises(UsageError, match='must be at least 1, got'):
-        benchmark(**wrong)
+        benchmark(Setting(**wrong))
+    with pytest.raises(UsageError, match='must be at least 1, got'):
+        benchmark(Setting(), rounds=0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_a_missing_gpu_is_named():
     with pytest.raises(UsageError, match='finds no GPU for --device cuda'):
-        benchmark(device='cuda')
+        benchmark(Setting(), device='cuda')
 
 
 def test_the_command(tmp_path):
     command = [sys.executable, 'tools/benchmark.py', '--keep-memory', '--rounds', '1']
     command += ['--arch', 'fishnet77', '--contestants', 'FishNet-77, fused, channels-last']
-    command += ['--size', '64x96', '--json', str(tmp_path / 'out.json')]
+    command += ['--size', '64x96', '--csv', str(tmp_path / 'out.csv')]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert 'backbone, inference, fishnet77, batch 1, 64x96' in printed
-    (run,) = json.loads((tmp_path / 'out.json').read_text())['runs']
-    assert run['keep_memory']
-    assert run['size'] == [64, 96]
+    _, runs = read_csv(tmp_path / 'out.csv')
+    setting = Setting(arch='fishnet77', height=64, width=96, keep_memory=True)
+    assert {setting: ['FishNet-77, fused, channels-last']} == {k: list(v) for k, v in runs.items()}
 
 
 def test_a_size_that_is_none_is_said():
@@ -141,17 +126,13 @@ def test_a_size_that_is_none_is_said():
         runpy.run_path('tools/benchmark.py')['_size']('800')
 
 
-def test_an_unknown_contestant_is_named_with_the_known_ones():
+def test_an_unknown_network_is_named_with_the_known_ones():
     with pytest.raises(UsageError, match=r'VGG.*FishNet-150, FrozenBN;.*DenseNet-161;'):
-        benchmark(step='training', names=['VGG'])
+        benchmark(Setting(step='training'), ['VGG'])
 
 
-def test_table_json_and_plots(tmp_path):
+def test_table_and_plot(tmp_path):
     lines = table(RUN).splitlines()
     assert lines[2] == '| pytorchcv FishNet-150 | 3.0 | 2.000 | 1.00 | 2.00 | 2 | 1.00 | 3 |'
     assert lines[3] == '| FishNet B | 2.0 | 1.000 | 0.50 | 1.25 | 1 | 0.50 | 1 |'
-    save_json(tmp_path / 'a' / 'b.json', [RUN], 'cpu')
-    where, runs = load_json(tmp_path / 'a' / 'b.json')
-    assert runs == [RUN]
-    assert torch.__version__ in where
     assert plot(RUN, tmp_path / 'plot.png').stat().st_size > 1000

@@ -1,13 +1,19 @@
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.zoo import by_family, read_results, run_zoo, zoo_page
+from benchmarks.inputs import model_inputs
+from benchmarks.markdown import fill_page
+from benchmarks.zoo import COLUMNS, by_family, read_results, run_zoo, zoo_tables
 
 ATSS = ['atss/atss_r101.py', 'atss/atss_r50.py', 'atss/atss_r50_ms.py']
 CONFIGS = [*ATSS, 'dcn/x101.py', 'rfp/rfp.py']
-OK = dict(control='passed', fishnet='passed')
+RETINANET = 'retinanet/retinanet_r18_fpn_1x_coco.py'
+OK = dict(control='passed', FishNet='passed')
 NO_OP = 'RuntimeError: no such op on a CPU'
 
 
@@ -15,9 +21,9 @@ NO_OP = 'RuntimeError: no such op on a CPU'
 def results(tmp_path):
     """Outcomes of an earlier run, so that nothing has to be tried."""
     outcomes = {name: OK for name in CONFIGS} | {
-        'atss/atss_r50.py': dict(control=NO_OP, fishnet=NO_OP),
-        'dcn/x101.py': dict(control='passed', fishnet='a | b'),
-        'rfp/rfp.py': dict(control='passed', fishnet='refused, because it cannot be'),
+        'atss/atss_r50.py': dict(control=NO_OP, FishNet=NO_OP),
+        'dcn/x101.py': dict(control='passed', FishNet='a | b'),
+        'rfp/rfp.py': dict(control='passed', FishNet='refused, because it cannot be'),
     }
     file = tmp_path / 'zoo.jsonl'
     file.write_text(
@@ -56,36 +62,55 @@ def test_of_another_arch_nothing_is_known(results):
 
 
 def test_a_death_with_fishnet_is_none_of_the_control(tmp_path, monkeypatch):
-    def die(config, arch):
-        yield 'control', 'passed'
-        os._exit(139)
+    monkeypatch.setitem(COLUMNS, 'FishNet', lambda cfg, arch: os._exit(139))
+    (outcomes,) = dict(run_zoo([RETINANET], tmp_path / 'zoo.jsonl')).values()
+    assert outcomes == dict(control='passed', FishNet='the process died (exit code 139)')
 
-    monkeypatch.setattr('benchmarks.zoo.try_config', die)
-    outcomes = dict(run_zoo(['atss/atss_r50_fpn_1x_coco.py'], tmp_path / 'zoo.jsonl'))
-    assert outcomes['atss/atss_r50_fpn_1x_coco.py'] == dict(
-        control='passed', fishnet='the process died (exit code 139)'
-    )
+
+def test_a_new_column_is_tried_for_configs_that_lack_it(results, monkeypatch):
+    results.write_text(json.dumps(dict(arch='fishnet77', config=RETINANET, **OK)) + '\n')
+    monkeypatch.setitem(COLUMNS, 'new', lambda cfg, arch: os._exit(1))
+    assert list(read_results(results, 'fishnet77')) == [RETINANET]
+    (outcomes,) = dict(run_zoo([RETINANET], results)).values()
+    assert outcomes == dict(**OK, new='the process died (exit code 1)')
+    assert read_results(results, 'fishnet77') == {RETINANET: outcomes}
 
 
 def test_a_config_that_takes_too_long_has_failed_and_is_kept(tmp_path):
     results = tmp_path / 'new' / 'zoo.jsonl'
-    outcomes = dict(run_zoo(['atss/atss_r50_fpn_1x_coco.py'], results, limit=0))
-    assert outcomes['atss/atss_r50_fpn_1x_coco.py']['control'] == 'took more than 0 s'
-    assert json.loads(results.read_text())['fishnet'] == 'took more than 0 s'
+    outcomes = dict(run_zoo([RETINANET], results, limit=0))
+    assert outcomes[RETINANET]['control'] == 'took more than 0 s'
+    assert json.loads(results.read_text())['FishNet'] == 'took more than 0 s'
 
 
-def test_the_page_counts_and_gives_reasons(results):
+def test_the_tables_count_and_give_reasons(results):
     families = dict(run_zoo(CONFIGS, results, one_per_family=True))
-    page = zoo_page(families, read_results(results, 'fishnet77'), (5, 600), 'fishnet77')
+    tables = zoo_tables(families, read_results(results, 'fishnet77'), (5, 600))
     outcome = 'controls passed, and of these {} pass with FishNet and 1 are refused.'
-    assert f'3 of 5 families tried: 3 {outcome.format(1)}' in page
-    assert f'5 of 600 configs tried: 4 {outcome.format(2)}' in page
-    assert '| atss | atss_r50_ms | passed | passed |  |' in page
-    assert '| dcn | x101 | passed | failed | FishNet: a \\| b |' in page
-    because = 'FishNet: refused, because it cannot be |'
-    assert f'| rfp | rfp | passed | refused | {because}' in page
-    assert page.splitlines()[-3:] == [
-        f'| both: {NO_OP} | 1 | atss/atss_r50 |',
-        '| FishNet: a \\| b | 1 | dcn/x101 |',
-        f'| {because} 1 | rfp/rfp |',
+    assert f'3 of 5 families tried: 3 {outcome.format(1)}' in tables['counts']
+    assert f'5 of 600 configs tried: 4 {outcome.format(2)}' in tables['counts']
+    because = 'FishNet: refused, because it cannot be'
+    assert tables['families'].splitlines()[2:] == [
+        '| atss | atss_r50_ms | passed | passed |  |',
+        '| dcn | x101 | passed | failed | FishNet: a \\| b |',
+        f'| rfp | rfp | passed | refused | {because} |',
     ]
+    assert tables['reasons'].splitlines()[2:] == [
+        f'| control and FishNet: {NO_OP} | 1 | atss/atss_r50 |',
+        '| FishNet: a \\| b | 1 | dcn/x101 |',
+        f'| {because} | 1 | rfp/rfp |',
+    ]
+
+
+def test_the_page_has_a_place_for_every_table(tmp_path):
+    page = Path(shutil.copy(Path(__file__).resolve().parents[2] / 'docs' / 'zoo.md', tmp_path))
+    fill_page(page, zoo_tables({}, {}, (0, 0)))
+    assert '0 of 0 configs tried' in page.read_text()
+
+
+@pytest.mark.parametrize('classes', [1, 80, 1203])
+def test_the_targets_are_of_the_classes_of_a_model(classes):
+    samples = model_inputs(dict(bbox_head=dict(num_classes=classes)), 64)['data_samples']
+    assert len(samples) == 2
+    labels = torch.cat([sample.gt_instances.labels for sample in samples])
+    assert 0 <= labels.min() <= labels.max() < classes

@@ -15,8 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from demo import shapes
-from demo.shapes import CLASSES, PALETTE, make_shapes
-from mmfish.errors import ShapesError
+from demo.shapes import CLASSES, PALETTE, ShapesError, make_shapes
 from mmfish.registry import DATASETS
 
 # With this seed the few training images have objects of all of COCO's sizes.
