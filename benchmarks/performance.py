@@ -183,14 +183,17 @@ paper, where that of ResNet-50 is frozen.
 
 ## Switching it on
 
-- Fixed BatchNorm: `norm_cfg=dict(type='FrozenBN')` of the backbone, as the COCO configs have it.
+- Fixed BatchNorm: `norm_cfg=dict(type='mmfish.FrozenBN')` of the backbone, as the COCO configs have
+  it. The scope is needed: plain `FrozenBN` is MMDetection's own layer, which takes longer and does
+  not load BatchNorm's `num_batches_tracked`.
 - Channels-last: `--channels-last` of `tools/train.py` and `tools/test.py`, or the hook
   `mmfish.ChannelsLastHook`.
 - Folded BatchNorm: `--fuse-conv-bn` of `tools/test.py`, or `model = mmfish.fuse(model)`.
   FishNet's comes before its convolutions: half of it goes into them, half becomes a clamp.
 - Recomputation: `with_cp=True` of the backbone. It recomputes whole stages, for which half as much
   is held as for recomputing block by block (892 MiB at 800x1344, and see "Training"). Of the peak
-  less is saved: the activations of a stage and the gradients come on top of what is held.
+  less is saved: the activations of a stage and the gradients come on top of what is held. It works
+  compiled too, and in eval mode nothing is recomputed.
 - Mixed precision: `--amp` of `tools/train.py`.
 - Compiled training: `--cfg-options compile=True`, which is MMEngine's. Backbone and neck are one
   graph each; MMDetection's heads are many, and are compiled again as the number of proposals

@@ -47,10 +47,10 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
     },
     'training': {
         'BN': {},
-        'FrozenBN': dict(norm_cfg=dict(type='FrozenBN')),
-        'FrozenBN, channels-last': dict(norm_cfg=dict(type='FrozenBN'), channels_last=True),
+        'FrozenBN': dict(norm_cfg=dict(type='mmfish.FrozenBN')),
+        'FrozenBN, channels-last': dict(norm_cfg=dict(type='mmfish.FrozenBN'), channels_last=True),
         'FrozenBN, channels-last, with_cp': dict(
-            norm_cfg=dict(type='FrozenBN'), channels_last=True, with_cp=True
+            norm_cfg=dict(type='mmfish.FrozenBN'), channels_last=True, with_cp=True
         ),
     },
 }

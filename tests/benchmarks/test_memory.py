@@ -73,7 +73,7 @@ def test_another_forward_pass_counts_instead_of_the_model_s_own():
 
 def test_a_fishnet_with_frozen_bn_holds_far_less():
     images = torch.empty(1, 3, 128, 128, device='meta')
-    options = dict(norm_eval=True), dict(norm_cfg=dict(type='FrozenBN'))
+    options = dict(norm_eval=True), dict(norm_cfg=dict(type='mmfish.FrozenBN'))
     nets = [FishNet('fishnet77', **more).to('meta').train() for more in options]
     plain, lean = (bytes_held_for_backward(net, images) for net in nets)
     assert lean < 0.6 * plain
