@@ -2,13 +2,12 @@
 
 MMEngine imports ``<scope>.registry`` by itself when it meets ``type='<scope>.X'``, so these
 children of its root registries are all that ``type='mmfish.FishNet'`` needs in any OpenMMLab
-config. `publish` adds what they hold to the roots, which every scope falls back to: that makes
+config. `publish` adds their components to the roots, which every scope falls back to: that makes
 plain ``type='FishNet'`` work once mmfish has been imported.
 """
 
 from typing import Any
 
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -31,10 +30,12 @@ WEIGHT_INITIALIZERS = Registry(
     scope='mmfish',
     locations=['mmfish.checkpoints'],
 )
-# Not published: their plain names are MMCV's and MMDetection's.
+# None of these is published: their plain names are MMCV's and MMDetection's.
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, scope='mmfish', locations=['mmfish.datasets']
 )
+
+NOT_PUBLISHED = ('FrozenBN',)  # plain ``FrozenBN`` is MMDetection's
 
 
 def component(kind: Any, registry: Registry, scope: str | None = None) -> Any:
@@ -56,14 +57,13 @@ def component(kind: Any, registry: Registry, scope: str | None = None) -> Any:
 
 
 def publish() -> None:
-    """Add every component of mmfish to MMEngine's root registries under its plain name.
+    """Add the components of mmfish to MMEngine's root registries under their plain names.
 
-    `FrozenBN` takes the place of MMDetection's own of that name too, which computes the same but
-    has no ``num_batches_tracked``, so that BatchNorm checkpoints do not fit it.
+    No name is added that another package has in a registry of its own, because a plain name must
+    stand for the same component before and after ``import mmfish``.
     """
     for registry in (MODELS, HOOKS, LOOPS):
         registry.import_from_location()
         for name, component in registry.module_dict.items():
-            if name not in registry.parent.module_dict:
+            if name not in NOT_PUBLISHED and name not in registry.parent.module_dict:
                 registry.parent.register_module(name=name, module=component)
-    MMDET_MODELS.register_module(name='FrozenBN', module=MODELS.get('FrozenBN'), force=True)

@@ -115,6 +115,12 @@ def test_faster_and_mask_rcnn_differ_in_what_masks_need(backbone):
     assert {key.rsplit('.', 1)[1] for key in rest} == {'with_mask'}
 
 
+@pytest.mark.parametrize('name', [*CELLS, 'htc_fishnext229'])
+def test_no_setting_is_left_at_the_top_that_mmdetection_does_not_have(name):
+    base = read_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    assert load(name).keys() - base.keys() <= {'custom_hooks'}
+
+
 @pytest.mark.parametrize('cell', CELLS)
 def test_the_recipe_is_that_of_section_4_4(cell):
     cfg = load(cell)

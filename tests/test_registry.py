@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mmfish
+from mmfish.registry import DATASETS, HOOKS, LOOPS, MODELS, TRANSFORMS
 
 # Each of these is a user's code, which goes on in the tests.
 PREAMBLE = """
@@ -76,6 +77,75 @@ backbone = Config.fromfile({str(config)!r}).backbone
 for registry, scope in ((MMENGINE, None), (MMDET, 'mmdet'), (MMPRETRAIN, 'mmpretrain')):
     with DefaultScope.overwrite_default_scope(scope):
         assert registry.build(backbone).out_channels == (528,)
+""")
+
+
+def test_import_mmfish_changes_nothing_that_a_name_stood_for_before(run):
+    ours = {
+        name
+        for registry in (MODELS, HOOKS, LOOPS, DATASETS, TRANSFORMS)
+        for name in registry.module_dict
+    }
+    assert {'FishNet', 'FrozenBN'} < ours
+    run(f"""
+import mmengine.registry
+{REGISTRIES}
+from mmengine.registry import Registry
+
+def tree(registry):
+    yield registry
+    for child in registry.children.values():
+        yield from tree(child)
+
+roots = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
+trees = [list(tree(root)) for root in roots]
+for registry in sum(trees, []):
+    registry.import_from_location()
+
+def what_names_stand_for():
+    found = {{}}
+    for registries in trees:
+        names = {ours!r}.union(*(registry.module_dict for registry in registries))
+        for registry in registries:
+            for name in names:
+                found[registry.scope, registry.name, name] = registry.get(name)
+    return {{key: component for key, component in found.items() if component is not None}}
+
+before = what_names_stand_for()
+assert len(before) > 1000
+assert before['mmdet', 'model', 'FrozenBN'].__module__.startswith('mmdet.')
+assert 'mmfish' not in sys.modules
+import mmfish
+after = what_names_stand_for()
+changed = {{key: after.get(key) for key in before if after.get(key) is not before[key]}}
+assert not changed, changed
+new = {{key[2] for key in after.keys() - before.keys()}}
+assert new <= {ours!r}
+assert 'FishNet' in new and 'FrozenBN' not in new, new
+""")
+
+
+def test_frozen_bn_is_mmdetections_without_the_scope_and_ours_with_it(run):
+    run(f"""
+{REGISTRIES}
+from mmcv.cnn import build_norm_layer
+from mmdet.models.layers import FrozenBatchNorm2d
+
+def layer(name, scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        try:
+            return type(build_norm_layer(dict(type=name), 4)[1])
+        except KeyError:
+            return None  # unknown
+
+plain = {{scope: layer('FrozenBN', scope) for scope in SCOPES[:-1]}}
+assert plain == {{None: None, 'mmengine': None, 'mmdet': FrozenBatchNorm2d, 'mmpretrain': None}}
+import mmfish
+from mmfish.models import FrozenBN
+assert plain == {{scope: layer('FrozenBN', scope) for scope in SCOPES[:-1]}}
+assert layer('FrozenBN', 'mmfish') is FrozenBN
+for scope in SCOPES:
+    assert layer('mmfish.FrozenBN', scope) is FrozenBN
 """)
 
 

@@ -3,12 +3,15 @@ _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/default_runtime.py',
-    './fixed.py',
     './schedule_32e.py',
 ]
 
 model = dict(
-    backbone=dict(_delete_=True, **_base_.fixed),
+    backbone=dict(
+        _delete_=True,
+        frozen_stages=0,  # the stem
+        norm_cfg=dict(type='mmfish.FrozenBN'),  # every BatchNorm, its weights and its statistics
+    ),
     train_cfg=dict(
         # Detectron's numbers of proposals: 2000 in training, 1000 in testing.
         rpn_proposal=dict(max_per_img=2000),

@@ -69,7 +69,11 @@ def check_checkpoint_files(cfg: Config) -> None:
     """
     for backbone in _backbones(cfg):
         checkpoint = _pretrained(backbone)
-        if checkpoint and '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
+        if (
+            checkpoint
+            and '://' not in checkpoint
+            and not os.path.isfile(os.path.expanduser(checkpoint))
+        ):
             raise CheckpointError(
                 f'The backbone starts from {checkpoint}, and there is no such file: train that '
                 'classifier first, or name another file with --cfg-options '
@@ -91,7 +95,11 @@ def check_file(checkpoint: str) -> None:
         CheckpointError: there is no such file.
     """
     if '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
-        found = 'it is a folder' if os.path.isdir(os.path.expanduser(checkpoint)) else 'there is no such file'
+        found = (
+            'it is a folder'
+            if os.path.isdir(os.path.expanduser(checkpoint))
+            else 'there is no such file'
+        )
         raise CheckpointError(f'{checkpoint} cannot be loaded: {found}; give that of a checkpoint')
 
 
@@ -108,7 +116,9 @@ def check_weights(cfg: Config, *, pretrained: bool = True) -> None:
     Raises:
         CheckpointError: a file cannot be read, or has NaN or Inf in it.
     """
-    fishnets = [backbone for backbone in _backbones(cfg) if is_fishnet(backbone, cfg.get('default_scope'))]
+    fishnets = [
+        backbone for backbone in _backbones(cfg) if is_fishnet(backbone, cfg.get('default_scope'))
+    ]
     for backbone in fishnets if pretrained else ():
         checkpoint = _pretrained(backbone)
         if checkpoint:

@@ -17,7 +17,7 @@ without any convolution outside a residual branch, so that gradients reach every
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, PretrainedInit
+from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -119,7 +120,8 @@ class Blocks(nn.Sequential):
 
     Args:
         *blocks: in the order in which they compute.
-        with_cp: keep the input of the first alone, and compute the rest again in the backward pass.
+        with_cp: in training mode keep the input of the first alone, and compute the rest again in
+            the backward pass.
     """
 
     def __init__(self, *blocks: Bottleneck, with_cp: bool = False) -> None:
@@ -128,10 +130,13 @@ class Blocks(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) -> (N, c_out, H, W)."""
-        if self.with_cp and torch.is_grad_enabled():
-            context = partial(_recompute_context, self)
-            return checkpoint(super().forward, x, use_reentrant=False, context_fn=context)
-        return super().forward(x)
+        if not (self.with_cp and self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        if torch.compiler.is_compiling():
+            # A compiled graph updates the statistics once by itself, and takes no such contexts.
+            return checkpoint(super().forward, x, use_reentrant=False)
+        contexts = partial(_recompute_contexts, self)
+        return checkpoint(super().forward, x, use_reentrant=False, context_fn=contexts)
 
 
 class Bridge(BaseModule):
@@ -233,8 +238,9 @@ class FishNet(BaseModule):
         norm_cfg: the normalisation layers. Defaults to dict(type='BN').
         norm_eval: keep BatchNorm in eval mode, its statistics fixed, while training. Defaults to
             False.
-        with_cp: recompute each stage's blocks, and each transfer's, in the backward pass instead of
-            keeping their activations: less memory, more time, the same numbers. Defaults to False.
+        with_cp: in training mode, recompute each stage's blocks, and each transfer's, in the
+            backward pass instead of keeping their activations: less memory, more time, the same
+            numbers. Defaults to False.
         down_sample: 'max2' (2x2 max-pooling), 'max3' (3x3 with stride 2), 'avg2' (2x2 average), or
             'conv' (BN-ReLU-1x1 with stride 2), in tail and head (table 2). Defaults to 'max2'.
         dilation: the 3x3 convolutions of 'none', 'body' or 'body+head' are dilated, by 1 at the
@@ -520,8 +526,6 @@ def _stem(kind: str, in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequ
     elif kind == 'conv7x7':
         layers = conv(in_channels, c, 7, stride=2)
     else:
-        from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer
-
         layers = [ResLayer(BasicBlock, 2, in_channels, c, stride=2, norm_cfg=norm_cfg)]
     if kind != 'small':
         layers.append(MaxPool2d(3, stride=2, padding=1))
@@ -582,21 +586,24 @@ def _check_out_indices(out_indices: Sequence[int] | None, stages: int) -> tuple[
 
 
 class _StatisticsKept:
-    """While blocks are recomputed, BatchNorm updates copies of its statistics, to throw away."""
+    """While blocks are recomputed, BatchNorm updates copies of its statistics, to throw away.
+
+    A class, because one graph may be recomputed several times, and each time enters it again.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
 
     def __enter__(self) -> None:
-        self.kept = [dict(bn._buffers) for bn in self.norms]
-        for bn in self.norms:
-            copies = {k: b if b is None else b.clone() for k, b in bn._buffers.items()}
-            bn._buffers.update(copies)
+        self.kept = [(bn, name, b) for bn in self.norms for name, b in bn.named_buffers()]
+        for bn, name, buffer in self.kept:
+            setattr(bn, name, buffer.clone())
 
     def __exit__(self, *exception: object) -> None:
-        for bn, buffers in zip(self.norms, self.kept, strict=True):
-            bn._buffers.update(buffers)
+        for bn, name, buffer in self.kept:
+            setattr(bn, name, buffer)
 
 
-def _recompute_context(module: nn.Module) -> tuple:
+def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager, ...]:
+    """The contexts of `checkpoint`: of the forward pass, and of computing it again."""
     return nullcontext(), _StatisticsKept(module)

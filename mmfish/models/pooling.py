@@ -10,7 +10,7 @@ class MaxPool2d(nn.MaxPool2d):
     """`torch.nn.MaxPool2d` with its numbers and gradients, for a tenth of its memory in training.
 
     The stock one keeps its input, whose shape alone is needed, and where each maximum was as eight
-    bytes; this keeps where it was within its window, in two.
+    bytes; this keeps where it was within its window, in two. In eval mode it is the stock one.
 
     Args:
         kernel_size: side of the window.
@@ -24,8 +24,9 @@ class MaxPool2d(nn.MaxPool2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, ~H / stride, ~W / stride)."""
         window = self.kernel_size, self.stride, self.padding
+        trains = self.training and torch.is_grad_enabled() and x.requires_grad
         # The reach of a window, in elements, has to fit into two bytes.
-        if torch.is_grad_enabled() and x.requires_grad and x.shape[-1] * self.kernel_size < 2**15:
+        if trains and x.shape[-1] * self.kernel_size < 2**15:
             return _MaxPool.apply(x, *window)
         return F.max_pool2d(x, *window)
 

@@ -16,7 +16,7 @@ def test_a_detector_of_table_3_takes_a_step_without_its_weights():
     parameters, loss = check_config(cfg, size=64)
     assert cfg.model.backbone.init_cfg.type == 'Pretrained'
     with torch.device('meta'):
-        net = FishNet('fishnet99', norm_cfg=dict(type='FrozenBN'))
+        net = FishNet('fishnet99', norm_cfg=dict(type='mmfish.FrozenBN'))
     backbone = sum(p.numel() for p in net.parameters())
     # FPN, RPN, and two fully connected layers of 1024 on 7x7x256 with 80 classes and background.
     fpn = sum(c * 256 + 256 for c in (320, 832, 1600, 2112)) + 4 * (256 * 256 * 9 + 256)

@@ -73,7 +73,7 @@ def test_another_forward_pass_can_be_counted():
 
 def test_frozen_bn_saves_two_fifths_of_the_activation_memory():
     images = torch.empty(1, 3, 128, 128, device='meta')
-    options = dict(norm_eval=True), dict(norm_cfg=dict(type='FrozenBN'))
+    options = dict(norm_eval=True), dict(norm_cfg=dict(type='mmfish.FrozenBN'))
     nets = [FishNet('fishnet77', **more).to('meta').train() for more in options]
     plain, lean = (activation_memory(net, images) for net in nets)
     assert lean < 0.6 * plain

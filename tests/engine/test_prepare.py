@@ -15,11 +15,11 @@ from mmfish.engine.fault_tolerance.resuming import ResumableTrainLoop
 from mmfish.engine.prepare import (
     augment_in_testing,
     give_each_rank_a_device,
-    use_own_transforms,
     scale_learning_rate,
     start_from_checkpoint,
     tolerate_faults,
     use_channels_last,
+    use_own_transforms,
 )
 from mmfish.engine.run import load_config, run_test
 from mmfish.errors import CheckpointError, UsageError

@@ -224,14 +224,14 @@ class TestWithCp:
         )
         assert cheap < 0.6 * plain
 
-    def test_no_checkpoint_where_no_gradient_is_asked_for(self):
-        net = FishNet(TINY, with_cp=True).eval()
-        images = torch.randn(1, 3, 64, 64)
+    def test_nothing_is_recomputed_in_eval_mode_or_without_gradients(self):
+        net = FishNet(TINY, with_cp=True)
+        images = torch.randn(2, 3, 64, 64)
+        held = bytes_for_backward(net, images)
+        net.eval()
+        assert bytes_for_backward(net, images) > 1.5 * held
         with torch.no_grad():
-            quiet = net(images)
-        assert not any(level.requires_grad for level in quiet)
-        for a, b in zip(quiet, net(images), strict=True):
-            torch.testing.assert_close(a, b)
+            assert not any(level.requires_grad for level in net(images))
 
 
 class TestFrozen:
@@ -276,6 +276,16 @@ class TestFrozen:
     def test_frozen_stages_beyond_what_is_built_freeze_all_of_it(self):
         net = FishNet(TINY, out_indices=(0,), frozen_stages=10)
         assert not any(p.requires_grad for p in net.parameters())
+
+    @pytest.mark.parametrize('frozen_stages', [-1, 0, 3, 6])
+    def test_frozen_stages_and_norm_eval_do_not_make_frozen_bn_hold_more(self, frozen_stages):
+        def held(**options):
+            net = FishNet(TINY, norm_cfg=dict(type='mmfish.FrozenBN'), **options).train()
+            return bytes_for_backward(net, torch.randn(2, 3, 64, 64))
+
+        frozen = held(frozen_stages=frozen_stages)
+        assert held(frozen_stages=frozen_stages, norm_eval=True) == frozen
+        assert frozen == held() if frozen_stages == -1 else frozen < held()
 
     def test_norm_eval_keeps_statistics_and_trains_weights(self):
         net = with_statistics(FishNet(TINY, norm_eval=True)).train()
@@ -729,7 +739,7 @@ class TestFuseConvBn:
 
 
 class TestChannelsLast:
-    @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='FrozenBN')], ids=str)
+    @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='mmfish.FrozenBN')], ids=str)
     @pytest.mark.parametrize('training', [True, False])
     def test_every_layer_keeps_the_layout_of_the_weights(self, norm_cfg, training):
         net = FishNet(TINY, norm_cfg=norm_cfg).train(training)
@@ -770,7 +780,7 @@ class TestChannelsLast:
 
 
 class TestCompile:
-    @pytest.mark.parametrize(('norm', 'training'), [('BN', False), ('FrozenBN', True)])
+    @pytest.mark.parametrize(('norm', 'training'), [('BN', False), ('mmfish.FrozenBN', True)])
     def test_one_graph_with_the_same_numbers(self, norm, training):
         torch.compiler.reset()
         net = FishNet(LITTLE, norm_cfg=dict(type=norm)).train(training)
@@ -781,6 +791,31 @@ class TestCompile:
             levels = compiled(images)
         for level, other in zip(levels, expected, strict=True):
             torch.testing.assert_close(level, other)
+
+    @pytest.mark.parametrize(
+        'options',
+        [
+            dict(),
+            dict(norm_cfg=dict(type='mmfish.FrozenBN')),
+            dict(norm_eval=True, frozen_stages=1),
+        ],
+        ids=str,
+    )
+    def test_with_cp_steps_and_statistics_stay_the_same(self, options):
+        torch.compiler.reset()
+        plain = FishNet(LITTLE, **options).train()
+        cheap = FishNet(LITTLE, with_cp=True, **options).train()
+        cheap.load_state_dict(plain.state_dict())
+        compiled = torch.compile(cheap, backend='aot_eager', fullgraph=True)
+        for _ in range(2):  # the second step works on the first one's statistics
+            images = torch.randn(2, 3, 64, 64)
+            for net, call in ((plain, plain), (cheap, compiled)):
+                net.zero_grad()
+                sum(level.square().mean() for level in call(images)).backward()
+            for name, parameter in cheap.named_parameters():
+                torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad)
+        assert cheap.body[0].refine[0].conv2.weight.grad.any()
+        torch.testing.assert_close(dict(cheap.named_buffers()), dict(plain.named_buffers()))
 
     @pytest.mark.parametrize(
         'neck',
@@ -803,7 +838,7 @@ class TestCompile:
 
 
 class TestAutocast:
-    @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='FrozenBN')], ids=str)
+    @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='mmfish.FrozenBN')], ids=str)
     @pytest.mark.parametrize('training', [True, False])
     @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
     def test_levels_and_gradients_are_near_those_of_single_precision(

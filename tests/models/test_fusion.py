@@ -52,7 +52,7 @@ CLASSIFIER = dict(
     'options',
     [
         dict(),
-        dict(norm_cfg=dict(type='FrozenBN')),
+        dict(norm_cfg=dict(type='mmfish.FrozenBN')),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
         dict(down_sample='conv'),
         dict(stem='residual'),
