@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,19 @@ CONFIG = Path(__file__).parent / 'pure_python' / 'retinanet_witnessed.py'
 TOOLS = Path(__file__).parents[2] / 'tools'
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
 def run(tool, *arguments):
     environment = {
         **os.environ,
         'PYTHON': sys.executable,
         'OMP_NUM_THREADS': '1',
         'CUDA_VISIBLE_DEVICES': '',
-        'PORT': '0',
+        'PORT': str(free_port()),
         'PYTHONPATH': os.pathsep.join([str(CONFIG.parent), os.environ.get('PYTHONPATH', '')]),
     }
     command = [str(word) for word in (TOOLS / tool, CONFIG, *arguments)]
