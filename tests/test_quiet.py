@@ -33,7 +33,7 @@ def test_what_else_is_printed_or_warned_of_meanwhile_is_passed_on(tmp_path):
         (tmp_path / name / '__init__.py').touch()
     (tmp_path / 'mmdet/datasets.py').write_text("print('Could not import OneDL.'); print('kept')")
     (tmp_path / 'mmdet/evaluation.py').write_text(
-        "import warnings; warnings.warn('faster_coco_eval is not installed'); warnings.warn('kept')"
+        "import warnings\nwarnings.warn('faster_coco_eval is not installed')\nwarnings.warn('kept')"
     )
     (tmp_path / 'mmpretrain/datasets.py').touch()
     quiet = Path(__file__).parents[1] / 'mmfish' / 'quiet.py'

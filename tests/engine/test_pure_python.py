@@ -8,6 +8,7 @@ import mmdet
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from mmfish.engine.fault_tolerance.resuming import ResumableTrainLoop
 from mmfish.engine.fault_tolerance.saving import AtomicCheckpointHook
@@ -17,6 +18,13 @@ from mmfish.errors import CheckpointError
 CONFIGS = Path(__file__).parent / 'pure_python'
 FISHNET = str(CONFIGS / 'retinanet_fishnet.py')
 RESNET = str(CONFIGS / 'retinanet_resnet.py')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _scope():
+    """A runner leaves its scope behind."""
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
 
 
 @pytest.fixture(scope='module', params=[FISHNET, RESNET], ids=['fishnet', 'resnet'])

@@ -12,20 +12,15 @@ class MemoryFormatWitness(Hook):
     """Write ``train.json`` and ``test.json`` into the work directory."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.write(runner, 'train', gradients=True)
+        self.write(runner, 'train')
 
     def after_test_epoch(self, runner, metrics=None):
         self.write(runner, 'test')
 
-    def write(self, runner, step, gradients=False):
+    def write(self, runner, step):
         weights = [p for p in runner.model.parameters() if p.shape[2:] == (3, 3)]
         seen = dict(
-            weights=all(map(channels_last, weights)), wrapped=is_model_wrapper(runner.model)
+            weights=all(p.is_contiguous(memory_format=torch.channels_last) for p in weights),
+            wrapped=is_model_wrapper(runner.model),
         )
-        if gradients:
-            seen['gradients'] = all(channels_last(weight.grad) for weight in weights)
         Path(runner.work_dir, f'{step}.json').write_text(json.dumps(seen))
-
-
-def channels_last(tensor):
-    return tensor.is_contiguous(memory_format=torch.channels_last)
