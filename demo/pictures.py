@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 from pycocotools.coco import COCO
 
-from benchmarks.logs import read_logs
+from demo.logs import read_logs
 from mmfish.errors import MissingDataError
 
 PAIRS, COLUMNS = 12, 3

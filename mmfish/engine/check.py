@@ -5,8 +5,8 @@ and building. They cover FishNet; the weights of other models are left to MMEngi
 file that is not there is reported.
 """
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -69,11 +69,7 @@ def check_checkpoint_files(cfg: Config) -> None:
     """
     for backbone in _backbones(cfg):
         checkpoint = _pretrained(backbone)
-        if (
-            checkpoint
-            and '://' not in checkpoint
-            and not os.path.isfile(os.path.expanduser(checkpoint))
-        ):
+        if checkpoint and '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
             raise CheckpointError(
                 f'The backbone starts from {checkpoint}, and there is no such file: train that '
                 'classifier first, or name another file with --cfg-options '
@@ -94,11 +90,9 @@ def check_file(checkpoint: str) -> None:
     Raises:
         CheckpointError: there is no such file.
     """
-    if '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
+    if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
         found = (
-            'it is a folder'
-            if os.path.isdir(os.path.expanduser(checkpoint))
-            else 'there is no such file'
+            'it is a folder' if Path(checkpoint).expanduser().is_dir() else 'there is no such file'
         )
         raise CheckpointError(f'{checkpoint} cannot be loaded: {found}; give that of a checkpoint')
 

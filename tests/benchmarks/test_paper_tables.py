@@ -14,7 +14,6 @@ from mmengine.runner import Runner
 from torch import nn
 
 from benchmarks.check_configs import experiments
-from benchmarks.logs import read_logs, read_run
 from benchmarks.paper_tables import (
     FROM_RUNS,
     Cell,
@@ -24,6 +23,7 @@ from benchmarks.paper_tables import (
     write_paper_tables,
 )
 from benchmarks.published import load_published
+from demo.logs import read_logs, read_run
 from mmfish.config.paths import config_folder
 
 MASK, BOX = 'mask_rcnn_fishnet150_fpn_coco', 'faster_rcnn_fishnet150_fpn_coco'
