@@ -24,7 +24,7 @@ lint: env ## the linters
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
 
 demo: env ## FishNet learns to detect and segment: data, training, evaluation, pictures
-	$(VENV)/bin/python tools/demo.py
+	$(VENV)/bin/python -m demo
 
 clean: ## remove what builds and tests left; the environment, data and work_dirs stay
 	rm -rf build dist mmfish.egg-info .pytest_cache .ruff_cache

@@ -18,8 +18,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import ImageClassifier
 from torch import nn
 
-from benchmarks.markdown import markdown_table
 from benchmarks.published import load_published
+from demo.markdown import markdown_table
 from mmfish.errors import UsageError
 from mmfish.models import ARCHS, FishNet, FishNetClsHead
 

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from benchmarks.complexity import build_classifier
-from benchmarks.markdown import markdown_table
+from demo.markdown import markdown_table
 
 NETWORKS = {
     'FishNet-150': dict(name='fishnet150'),

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from benchmarks.complexity import build_classifier
-from benchmarks.markdown import markdown_table
+from demo.markdown import markdown_table
 from mmfish.errors import UsageError
 
 META_CHECKPOINTING = '2.5'  # the first torch that recomputes on the meta device

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.markdown import markdown_table
 from demo import CONFIGS
 from demo.logs import read_logs, read_run
+from demo.markdown import markdown_table
 from mmfish.engine.run import load_config, run_train
 
 CONFIG = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')

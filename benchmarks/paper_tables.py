@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.complexity import build_classifier, parameter_count
-from benchmarks.markdown import markdown_table
 from benchmarks.memory import training_memory
 from benchmarks.published import load_published
 from demo.logs import Run, read_run
+from demo.markdown import markdown_table
 
 TOLERANCE = 0.3  # AP, or percentage points
 FROM_RUNS = {

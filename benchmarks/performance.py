@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.markdown import fill_page, markdown_table
 from benchmarks.speed import (
     RESNET_MODE,
     Run,
@@ -17,6 +16,7 @@ from benchmarks.speed import (
     read_csv,
     table,
 )
+from demo.markdown import fill_page, markdown_table
 from mmfish.errors import UsageError
 
 FUSED = 'FishNet-150, fused, channels-last'

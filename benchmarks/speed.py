@@ -26,8 +26,8 @@ from torch._inductor import config as inductor
 from torch.profiler import profile
 from torch.utils.benchmark import Timer
 
-from benchmarks.markdown import markdown_table
 from benchmarks.memory import activation_memory
+from demo.markdown import markdown_table
 from mmfish.checkpoints import from_pytorchcv
 from mmfish.errors import UsageError
 from mmfish.models.fusion import fuse

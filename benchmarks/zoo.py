@@ -28,7 +28,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
 from benchmarks.inputs import model_inputs, remove_checkpoints
-from benchmarks.markdown import markdown_table
+from demo.markdown import markdown_table
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import plug_in, resnet_like
 from mmfish.errors import UsageError

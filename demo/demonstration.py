@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
-from benchmarks.markdown import markdown_table
 from demo import CONFIGS
+from demo.markdown import markdown_table
 from demo.pictures import prediction_grid, training_curves
 from demo.shapes import make_shapes
 from mmfish.engine.run import load_config, run_test

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 import mmfish.quiet  # noqa: F401  first, because the others print
-from benchmarks.markdown import fill_page
 from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_tables
+from demo.markdown import fill_page
 from mmfish.cli import run_tool
 from mmfish.errors import UsageError
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.markdown import fill_page, markdown_table
 from benchmarks.performance import INFERENCE, page_runs, update_page
 from benchmarks.speed import Measurement, add_to_csv, read_csv
+from demo.markdown import fill_page, markdown_table
 from mmfish.errors import UsageError
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'

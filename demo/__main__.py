@@ -1,4 +1,4 @@
-"""See FishNet learn to detect and segment: `python tools/demo.py`, about ten minutes on a CPU."""
+"""See FishNet learn to detect and segment: `python -m demo`, about ten minutes on a CPU."""
 
 import argparse
 from pathlib import Path
