@@ -1,14 +1,45 @@
-"""What the command-line tools share: their arguments, and how an error ends them."""
+"""What the command-line tools share: their arguments, quiet imports, and how an error ends them.
+
+The tools import this module first.
+"""
 
 import argparse
+import contextlib
+import importlib
+import io
 import re
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mmengine.config import DictAction
 
 from mmfish.errors import UsageError
+
+
+def import_without_notices(
+    modules: Iterable[str] = ('mmdet.datasets', 'mmdet.evaluation', 'mmpretrain.datasets'),
+) -> None:
+    """Import modules without their notices that ``onedl`` or ``faster_coco_eval`` is missing.
+
+    MMDetection and MMPretrain print them in every process, and mmfish uses neither package. All
+    else that is printed or warned of meanwhile is passed on.
+
+    Args:
+        modules: their names. Defaults to those that print the notices.
+    """
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+        warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
+        for module in modules:
+            importlib.import_module(module)
+    for line in printed.getvalue().splitlines():
+        if not line.startswith('Could not import OneDL'):
+            print(line)
+
+
+import_without_notices()
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

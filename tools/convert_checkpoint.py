@@ -5,7 +5,6 @@ Example: ``python tools/convert_checkpoint.py pytorchcv://fishnet150 fishnet150.
 
 import argparse
 
-import mmfish.quiet  # noqa: F401  first, because the others print
 from mmfish.checkpoints import convert_checkpoint
 from mmfish.cli import run_tool
 

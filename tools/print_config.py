@@ -5,7 +5,6 @@
 
 import argparse
 
-import mmfish.quiet  # noqa: F401  first, because the others print
 from mmfish.cli import add_config_arguments, run_tool
 from mmfish.config.paths import read_config
 from mmfish.config.plug_in import config_diff, plug_in

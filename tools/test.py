@@ -2,7 +2,6 @@
 
 import argparse
 
-import mmfish.quiet  # noqa: F401  first, because the others print
 from mmfish.cli import add_run_arguments, run_tool
 from mmfish.engine.run import load_config, run_test
 
