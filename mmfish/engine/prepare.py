@@ -6,6 +6,7 @@ pure-Python configs do, has the class itself. What is not MMEngine's, MMCV's or 
 class, such as a user's subclass of it, stays.
 """
 
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def prepare_training(
     auto_scale_lr: bool = False,
     channels_last: bool = False,
     resume: str | None = None,
-) -> None:
+) -> Config:
     """Make every change to a config that a training needs.
 
     Args:
@@ -43,6 +44,9 @@ def prepare_training(
         channels_last: likewise.
         resume: likewise.
 
+    Returns:
+        The config as MMDetection's own tool would run it, without what mmfish adds.
+
     Raises:
         UsageError: as `mmfish.engine.run.run_train` does for its arguments.
         CheckpointError: there is nothing whole to resume from.
@@ -51,13 +55,15 @@ def prepare_training(
         use_mixed_precision(cfg)
     if auto_scale_lr:
         scale_learning_rate(cfg)
+    start_from_checkpoint(cfg, resume)
+    stock = copy.deepcopy(cfg)
     if channels_last:
         use_channels_last(cfg)
-    start_from_checkpoint(cfg, resume)
     tolerate_faults(cfg)
     use_own_transforms(cfg)
     give_each_rank_a_device(cfg)
     add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
+    return stock
 
 
 def prepare_testing(
@@ -70,7 +76,7 @@ def prepare_testing(
     tta: bool = False,
     fuse_conv_bn: bool = False,
     channels_last: bool = False,
-) -> None:
+) -> Config:
     """Make every change to a config that testing needs.
 
     Args:
@@ -83,6 +89,9 @@ def prepare_testing(
         fuse_conv_bn: likewise.
         channels_last: likewise.
 
+    Returns:
+        The config as MMDetection's own tool would run it, without what mmfish adds.
+
     Raises:
         UsageError: as `mmfish.engine.run.run_test` does for its arguments.
     """
@@ -91,6 +100,7 @@ def prepare_testing(
         draw_predictions(cfg, show, show_dir, wait_time)
     if tta:
         augment_in_testing(cfg)
+    stock = copy.deepcopy(cfg)
     if fuse_conv_bn:
         add_hook(cfg, 'mmfish.FuseHook')
     if channels_last:
@@ -98,6 +108,7 @@ def prepare_testing(
     use_own_transforms(cfg)
     give_each_rank_a_device(cfg)
     add_hook(cfg, 'mmfish.CheckWeightsHook', whole=True)
+    return stock
 
 
 def use_mixed_precision(cfg: Config) -> None:

@@ -12,6 +12,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from mmfish.checkpoints.loading import plain_data_only
 from mmfish.config.paths import read_config
@@ -96,13 +97,13 @@ def run_train(
             with a runner of the config's own; ``amp``, a launcher or a number of processes that
             needs GPUs which are not there.
     """
-    prepare_training(
+    stock = prepare_training(
         cfg, amp=amp, auto_scale_lr=auto_scale_lr, channels_last=channels_last, resume=resume
     )
     if is_first_rank_of_machine():  # if it gives up, the launcher ends the other ranks
         check_training(cfg)
     with plain_data_only():
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, stock)
         check_classes(runner)
         runner.train()
     return runner
@@ -150,7 +151,7 @@ def run_test(
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
-    prepare_testing(
+    stock = prepare_testing(
         cfg,
         checkpoint,
         show=show,
@@ -163,23 +164,28 @@ def run_test(
     if is_first_rank_of_machine():
         check_testing(cfg)
     with plain_data_only():
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, stock)
         if out:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
         return runner.test()
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, stock: Config) -> Runner:
     """Build the runner of a config that has been prepared.
 
     Args:
         cfg: is not changed.
+        stock: the same without what mmfish adds. The work directory and the checkpoints keep this
+            one, so that MMDetection's own tools and inferencers can go on from there.
     """
     setup_cache_size_limit_of_dynamo()
     if cfg.launcher != 'none' and not torch.cuda.is_available() and not dist.is_initialized():
         # MMEngine would select a GPU first. It takes a process group that is there already.
         dist.init_process_group('gloo')
-    return RUNNERS.build(cfg)
+    runner = RUNNERS.build(cfg)
+    runner.cfg = stock
+    runner.dump_config()
+    return runner
 
 
 def check_classes(runner: Runner) -> None:
@@ -204,6 +210,8 @@ def check_classes(runner: Runner) -> None:
         ) from error
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(model, nn.Module):
+        return  # MMEngine's FlexibleRunner builds it later
     for name, module in model.named_modules():
         known = getattr(module, 'num_classes', None)
         # RPNs and mask heads may treat all classes alike.

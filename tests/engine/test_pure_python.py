@@ -47,9 +47,10 @@ def test_a_training_has_every_guarantee(trained):
 def test_the_config_in_the_work_directory_can_be_read(trained):
     config, runner = trained
     written = Config.fromfile(Path(runner.work_dir, Path(config).name))
-    assert written.train_cfg.type == 'mmfish.ResumableTrainLoop'
+    assert written.train_cfg.type == 'mmengine.runner.EpochBasedTrainLoop'
     assert written.train_dataloader.dataset.type == 'mmdet.datasets.CocoDataset'
     assert written.model.type == 'mmdet.models.RetinaNet'
+    assert ('mmfish' in written.pretty_text) is (config == FISHNET)
 
 
 def test_a_run_resumes_from_it(trained, shapes, tmp_path):

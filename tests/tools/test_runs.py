@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.apis import DetInferencer
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from demo import CONFIGS
 
@@ -60,6 +63,22 @@ def test_training_writes_a_checkpoint_and_resume_goes_on_from_it(trained):
     before, after = (torch.load(work_dir / f'iter_{i}.pth', weights_only=False) for i in (2, 4))
     key = 'backbone.stem.0.weight'
     assert not torch.equal(before['state_dict'][key], after['state_dict'][key])
+
+
+def test_the_run_keeps_the_config_that_mmdetections_own_tools_know(trained, shapes):
+    work_dir = trained[0]
+    checkpoint = torch.load(work_dir / 'iter_4.pth', weights_only=False)
+    file = Config.fromfile(work_dir / Path(CONFIG).name)
+    assert Config.fromstring(checkpoint['meta']['cfg'], '.py').to_dict() == file.to_dict()
+    assert 'custom_hooks' not in file
+    assert file.default_hooks.checkpoint.type == 'CheckpointHook'
+    assert file.test_dataloader.dataset.pipeline[0].type == 'LoadImageFromFile'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        inferencer = DetInferencer(
+            weights=str(work_dir / 'iter_4.pth'), device='cpu', show_progress=False
+        )
+        pictures = [str(path) for path in (shapes / 'val2017').iterdir()]
+        assert len(inferencer(pictures)['predictions']) == 4
 
 
 def test_testing_a_checkpoint_gives_box_and_mask_ap_predictions_and_pictures(
