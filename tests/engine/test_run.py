@@ -1,6 +1,7 @@
 """From a config to a run: which model, which data, what is refused before it begins."""
 
 import argparse
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from mmengine.config import Config
 from mmfish import config_path
 from mmfish.cli import add_run_arguments
 from mmfish.engine.check import check_training
+from mmfish.engine.fault_tolerance.stopping import SIGNALS
 from mmfish.engine.prepare import prepare_training
 from mmfish.engine.run import load_config, run_test, run_train
-from mmfish.errors import CheckpointError, MissingDataError, UsageError
+from mmfish.errors import CheckpointError, MissingDataError, TrainingError, UsageError
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
 PURE_PYTHON = Path(__file__).parent / 'pure_python'
@@ -102,3 +104,12 @@ def test_fishnet_in_a_student_has_its_weights_checked(shapes, tmp_path):
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='holds no FishNet'):
         check_training(cfg)
+
+
+def test_signals_are_handled_as_before_after_a_training_that_failed(shapes, tmp_path):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    options = {'optim_wrapper.optimizer.lr': 1e12}
+    cfg = load_config(FISHNET, data_root=str(shapes), work_dir=str(tmp_path), cfg_options=options)
+    with pytest.raises(TrainingError, match=r'(?i)nan|inf'):
+        run_train(cfg)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
