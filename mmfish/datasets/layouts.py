@@ -45,7 +45,7 @@ def set_data_root(cfg: Config, root: str | os.PathLike) -> None:
             which none is the parent of all others.
     """
     roots = {dataset.get('data_root') or '' for dataset, _ in data_sets(cfg)} - {''}
-    roots = sorted({old.rstrip('/') for old in roots}, key=len)
+    roots = sorted({old.rstrip('/') for old in roots}, key=lambda old: (len(old), old))
     if not roots:
         raise UsageError('--data-root: no data set of this config has a data_root to be replaced')
     parent = roots[0]

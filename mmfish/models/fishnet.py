@@ -39,6 +39,10 @@ DOWN_SAMPLE = ('max2', 'max3', 'avg2', 'conv')
 DILATION = ('none', 'body', 'body+head')
 STEM_STRIDE = dict(conv3x3=4, conv7x7=4, residual=4, small=1)
 
+# In a compiled graph torch 2.4 updates BatchNorm's statistics in the recomputation too, torch 2.11
+# does not; those between have not been tried.
+OLD_COMPILER = torch.__version__ < '2.11'
+
 
 def reduce_channels(x: Tensor, k: int) -> Tensor:
     """Sum each k adjacent channels (r of equation 8).
@@ -134,6 +138,10 @@ class Blocks(nn.Sequential):
             return super().forward(x)
         if torch.compiler.is_compiling():
             # A compiled graph updates the statistics once by itself, and takes no such contexts.
+            if OLD_COMPILER and any(
+                isinstance(m, _BatchNorm) and m.training for m in self.modules()
+            ):
+                return super().forward(x)
             return checkpoint(super().forward, x, use_reentrant=False)
         contexts = partial(_recompute_contexts, self)
         return checkpoint(super().forward, x, use_reentrant=False, context_fn=contexts)

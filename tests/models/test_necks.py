@@ -155,6 +155,9 @@ def without_gradient(necks, channels):
 @pytest.mark.parametrize('config', LAYOUTS)
 def test_every_parameter_of_adapter_and_neck_gets_a_gradient(config):
     layout = LAYOUTS[config]
+    for neck in layout['neck']:
+        if MODELS.get(neck['type']) is None:
+            pytest.skip(f'this MMDetection has no {neck["type"]}')
     channels = [16, 24, 32, 40][-layout['levels'] :]
     strides = (4, 8, 16, 32)[-layout['levels'] :]
     with model_registry(Config()) as registry:

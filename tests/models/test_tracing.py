@@ -1,6 +1,7 @@
 """In eval mode the network consists of ordinary layers, whichever tool traces it."""
 
 import io
+import operator
 
 import pytest
 import torch
@@ -36,7 +37,9 @@ def test_an_exported_graph_has_aten_operators_alone_and_the_same_outputs(options
     program = torch.export.export(net, (images,))
     targets = [node.target for node in program.graph.nodes if node.op == 'call_function']
     assert len(targets) > 100
-    assert {str(target) for target in targets if not str(target).startswith('aten.')} == set()
+    # torch 2.4 has an operator for BatchNorm in eval mode of which one output is picked.
+    allowed = {operator.getitem} if torch.__version__ < '2.5' else set()
+    assert {target for target in targets if not str(target).startswith('aten.')} <= allowed
     for level, expected in zip(program.module()(images), net(images), strict=True):
         torch.testing.assert_close(level, expected)
 
