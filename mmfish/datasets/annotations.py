@@ -209,8 +209,8 @@ def _check_classes(content: dict, classes: str | tuple[str, ...], file: str) -> 
     if classes and others:
         count = sum(a['category_id'] in others for a in content.get('annotations', ()))
         _warn(
-            f'{file}: {count} annotations are left out, because their categories ({len(others)} in '
-            'all) are not among the classes of the config'
+            f'{file}: {count} annotations of {len(others)} categories are left out, because these '
+            'categories are not among the classes of the config'
         )
 
 
