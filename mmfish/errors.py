@@ -1,4 +1,4 @@
-"""What a user can put right."""
+"""Errors that a user can correct."""
 
 
 class UsageError(Exception):
@@ -17,7 +17,7 @@ class DataError(UsageError):
 
 
 class CheckpointError(UsageError):
-    """A file with weights is not what it was taken for."""
+    """A checkpoint cannot be read or written, or does not fit the model."""
 
 
 class ConfigError(UsageError, ValueError):
@@ -25,4 +25,4 @@ class ConfigError(UsageError, ValueError):
 
 
 class TrainingError(UsageError):
-    """A training has come to where going on makes no sense."""
+    """A training cannot go on: a loss or a weight is NaN or Inf."""

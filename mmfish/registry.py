@@ -8,6 +8,7 @@ plain ``type='FishNet'`` work once mmfish has been imported.
 
 from typing import Any
 
+from mmengine.model import PretrainedInit
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -54,6 +55,22 @@ def component(kind: Any, registry: Registry, scope: str | None = None) -> Any:
         return kind
     with registry.switch_scope_and_registry(scope) as scoped:
         return scoped.get(kind)
+
+
+def pretrained_cfg(init_cfg: Any) -> dict | None:
+    """The part of an ``init_cfg`` that loads weights: the last one of type ``Pretrained``, if any.
+
+    Args:
+        init_cfg: of any model: a dict, a list of dicts, or None.
+    """
+    parts = init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg]
+    pretrained = [
+        part
+        for part in parts
+        if isinstance(part, dict)
+        and component(part.get('type'), MMENGINE_WEIGHT_INITIALIZERS) is PretrainedInit
+    ]
+    return pretrained[-1] if pretrained else None
 
 
 def publish() -> None:

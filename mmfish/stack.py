@@ -62,8 +62,11 @@ PYTHON = (3, 10), (3, 13)
 # torchvision 0.15 came with torch 2.0, and both counted up together. From 0.29, which came with
 # torch 2.14, torchvision works with later versions of torch too.
 TORCHVISION_AHEAD, TORCHVISION_FREE = 15, 29
-# Where the launchers that MMEngine knows (torchrun, Slurm, MPI) tell a process its rank.
-RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+# Where the launchers that MMEngine knows (torchrun, MPI, Slurm) tell a process its rank in the run,
+# and its rank on the machine. The first variable that is set counts: torchrun and MPI may have been
+# started by Slurm.
+RANKS = ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID')
+LOCAL_RANKS = ('LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'SLURM_LOCALID')
 # Releases of torch 2 and torchvision 0. Others pair in ways that are not known here: builds such as
 # '2.6.0a0+ecf3bae' as whoever built them chose.
 RELEASE = re.compile(r'[02]\.(\d+)\.(\d+)(?:\+(cpu|cu\d\d)\d*)?')
@@ -243,9 +246,12 @@ def installed_line() -> Line:
 
 def first_rank() -> bool:
     """Whether this is the first rank of a run, and not one of its data loaders' workers."""
-    return multiprocessing.parent_process() is None and all(
-        os.environ.get(name, '0') == '0' for name in RANKS
-    )
+    return multiprocessing.parent_process() is None and _is_first(RANKS)
+
+
+def first_rank_of_machine() -> bool:
+    """Whether this is the first of the ranks that a launcher has started on this machine."""
+    return _is_first(LOCAL_RANKS)
 
 
 def has_ops() -> bool:
@@ -281,3 +287,7 @@ def numbers(module: str) -> tuple[int, int] | None:
     """The first two numbers of a package's version; None if unknown."""
     found = re.match(r'(\d+)\.(\d+)', version(module))
     return (int(found[1]), int(found[2])) if found else None
+
+
+def _is_first(variables: tuple[str, ...]) -> bool:
+    return next((os.environ[name] for name in variables if name in os.environ), '0') == '0'

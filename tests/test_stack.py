@@ -294,7 +294,7 @@ def test_a_newer_torch_is_one_warning_of_the_first_rank_where_the_ops_load(site)
         'import os, runpy, warnings; warnings.simplefilter("always")\n'
         'load_ops = runpy.run_path("mmfish/stack.py")["load_ops"]\n'
         'for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):\n'
-        '    os.environ[name] = "1"; load_ops(); os.environ[name] = "0"\n'
+        '    os.environ[name] = "1"; load_ops(); del os.environ[name]\n'
         'load_ops()'
     )
     result = run_beside_everything(site, code)

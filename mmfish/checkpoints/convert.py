@@ -1,4 +1,4 @@
-"""Classifiers under other names: from and to those of the release and of pytorchcv."""
+"""Rename a classifier's weights: from the release's or pytorchcv's names to ours, and back."""
 
 import hashlib
 import os

@@ -267,8 +267,8 @@ def state_dict_in(content: Any, source: str) -> Mapping[str, Tensor]:
 def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
     """Read all that is in a file; nothing in it is executed.
 
-    Only what the other schemes of MMEngine's name, such as ``torchvision://`` and ``openmmlab://``,
-    is read by MMEngine's own loader, which trusts whoever published it.
+    There is one exception: names in MMEngine's other schemes, such as ``torchvision://`` and
+    ``openmmlab://``, go to MMEngine's own loader, which trusts whoever published the file.
 
     Args:
         checkpoint: a path, a URL, ``pytorchcv://<name>``, or a name in one of MMEngine's schemes.
@@ -314,9 +314,9 @@ def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
 def plain_data_only() -> Iterator[None]:
     """While this lasts, MMEngine too reads files and URLs as `read_content` does.
 
-    Its own two loaders, which are back afterwards, can be made to execute what a file says: what
-    they cannot read with ``weights_only=True`` they read without, and even with it they allow
-    ``getattr``, through which a file gets at everything.
+    MMEngine's own loaders for them can be made to execute code in a file. A file that they cannot
+    read with ``weights_only=True`` is read without it, and even with it a file may call
+    ``getattr``, through which it gets at everything. Afterwards these loaders are back.
     """
     CheckpointLoader.register_scheme(['', *HTTP], load_from_file, force=True)
     try:
@@ -328,6 +328,8 @@ def plain_data_only() -> Iterator[None]:
 
 def load_from_file(filename: str, map_location: Any = None) -> Any:
     """MMEngine's loader for files and URLs while `plain_data_only` lasts.
+
+    MMEngine's log calls it by its name without ``load_from_``.
 
     Raises:
         CheckpointError: as in `read_content`.
@@ -350,7 +352,7 @@ def local_file(checkpoint: str) -> Path:
             torch and pytorchcv keep theirs.
 
     Raises:
-        CheckpointError: it cannot be had, or is not in one of these forms.
+        CheckpointError: the download failed, or ``checkpoint`` is in none of these forms.
     """
     if not isinstance(checkpoint, str) or _is_left_to_mmengine(checkpoint):
         raise CheckpointError(

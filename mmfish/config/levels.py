@@ -1,7 +1,7 @@
-"""The levels that a backbone returns and necks read, and where a config has these parts.
+"""The levels that a backbone returns and necks read, and where to find both in a config.
 
-What levels there are is seen by running the parts on torch's meta device. It computes shapes
-alone, without memory for weights or images, within milliseconds.
+To find out the levels, the parts run on torch's meta device. It computes only shapes, needs no
+memory for weights or images, and takes milliseconds.
 """
 
 import copy
@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
-# Parts of a model that hold trained networks of their own, which stay what they are.
+# Parts of a model that hold trained networks of their own, which stay as they are.
 APART = ('reid', 'teacher_backbone', 'teacher_neck', 'teacher_bbox_head')
 # Height and width of the images. Six levels, those of strides 4 to 128, have whole sizes.
 IMAGE_SIZE = 128
@@ -61,7 +61,7 @@ def levels_of(backbone: nn.Module, in_channels: int = 3) -> Levels:
 def levels_read(
     necks: Sequence[Mapping[str, Any]], levels: Levels, registry: Registry
 ) -> range | None:
-    """From which level to which a chain of necks reads what it gets.
+    """Which levels of its input a chain of necks reads.
 
     A level is read if it gets a gradient from what the last neck returns.
 
@@ -85,7 +85,7 @@ def levels_read(
                     outputs = registry.build(copy.deepcopy(neck))(outputs)
             total = sum(output.sum() for output in outputs)
             gradients = torch.autograd.grad(total, inputs, allow_unused=True)
-        except Exception:  # whatever a neck of anybody's may raise
+        except Exception:  # of any package's neck
             continue
         read = [i for i, gradient in enumerate(gradients) if gradient is not None]
         return range(read[0], read[-1] + 1) if read else None
@@ -101,7 +101,8 @@ def hosts(cfg: Config) -> dict[str, list[ConfigDict]]:
     """The models with a backbone in a config, such as ``model`` or ``model.detector``.
 
     Returns:
-        By its dotted name each of these models, the last of the list, after those around it.
+        For each of these models, by its dotted name, a list: the models around it, outermost first,
+        and at the end the model itself.
     """
 
     def within(name: str, chain: list[ConfigDict]) -> Iterator[tuple[str, list[ConfigDict]]]:

@@ -25,19 +25,19 @@ def config_path(name: str) -> str:
         _base_ = __import__('mmfish').config_path('mask_rcnn_fishnet150_fpn_coco.py')
 
     Args:
-        name: The config's path inside mmfish's ``configs`` folder.
+        name: the config's path inside mmfish's ``configs`` folder.
 
     Raises:
-        FileNotFoundError: There is no such config; the message lists those with similar names.
+        FileNotFoundError: there is no such config; the message lists those with similar names.
     """
-    folder = config_folder()
-    path = folder / name
+    configs = config_folder()
+    path = configs / name
     if path.is_file():
         return str(path.resolve())
-    known = sorted(file.relative_to(folder).as_posix() for file in folder.rglob('*.py'))
+    known = sorted(file.relative_to(configs).as_posix() for file in configs.rglob('*.py'))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     raise FileNotFoundError(
-        f'mmfish has no config {name!r} in {folder}: '
+        f'mmfish has no config {name!r} in {configs}: '
         + (f'did you mean {" or ".join(close)}?' if close else f'there are {", ".join(known)}.')
     )
 

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.model import PretrainedInit
-from mmengine.registry import WEIGHT_INITIALIZERS, Registry
+from mmengine.registry import Registry
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -34,7 +33,7 @@ from mmfish.config.levels import (
 from mmfish.config.paths import dicts, read_config
 from mmfish.errors import UsageError
 from mmfish.models import FishNet
-from mmfish.registry import component
+from mmfish.registry import component, pretrained_cfg
 
 # The public weights that need no manual download, by arch.
 WEIGHTS = dict(fishnet150='pytorchcv://fishnet150')
@@ -105,7 +104,7 @@ def plug_in(
     _normalise_as_imagenet(cfg.get('data_preprocessor'))
     for model in itertools.chain(*with_resnet.values()):
         _normalise_as_imagenet(model.get('data_preprocessor'))
-        if _loads_weights(model.get('init_cfg')):
+        if pretrained_cfg(model.get('init_cfg')) is not None:
             # It would overwrite the initialisation of every part.
             del model.init_cfg
         # MMSegmentation's way to name the weights that the backbone starts from.
@@ -182,7 +181,7 @@ def _plug_into(
         reason = _why_no_public_weights(options, fish)
         if not reason:
             options['init_cfg'] = dict(type='Pretrained', checkpoint=WEIGHTS[arch])
-    if not _loads_weights(options.get('init_cfg')):
+    if pretrained_cfg(options.get('init_cfg')) is None:
         _train_from_random_weights(name, options, backbone_options, fish, registry, reason)
     elif options['frozen_stages'] == 4 and 'frozen_stages' not in backbone_options:
         # All of a ResNet; of a fish only what comes before the body.
@@ -283,7 +282,7 @@ def _train_from_random_weights(
     registry: Registry,
     reason: str,
 ) -> None:
-    """Let everything train that the config keeps fixed for its pretrained weights; say it.
+    """Train what the config keeps fixed because of its pretrained weights, and log the changes.
 
     Args:
         name: the model's, for the log.
@@ -323,7 +322,7 @@ def _train_from_random_weights(
 def _adapter(
     levels: Levels, old_levels: Levels, host: Mapping[str, Any], registry: Registry
 ) -> ConfigDict:
-    """A `FishHeadAdapter` that brings FishNet's levels to the old ones, where a neck reads them."""
+    """A `FishHeadAdapter` that gives the levels that a neck reads the channels of the old ones."""
     adapter = ConfigDict(
         type='mmfish.FishHeadAdapter',
         in_channels=list(levels.channels),
@@ -391,13 +390,6 @@ def _name(part: Mapping[str, Any]) -> str:
     """The type of a component without its scope; '' if it has none."""
     kind = part.get('type', '')
     return getattr(kind, '__name__', str(kind).rpartition('.')[2])
-
-
-def _loads_weights(init_cfg: Any) -> bool:
-    return any(
-        component(node.get('type'), WEIGHT_INITIALIZERS) is PretrainedInit
-        for node in dicts(init_cfg)
-    )
 
 
 def _log(message: str) -> None:

@@ -1,4 +1,4 @@
-"""What can be said about a config without data: its version, and channels that fit."""
+"""Checks of a config that need no data: its version, and whether its channels fit each other."""
 
 import copy
 import inspect
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, Registry
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS, MODELS, Registry
 from torch import Tensor, nn
 
 from mmfish.config.levels import Levels, hosts, levels_of, levels_read, model_registry, necks_of
@@ -78,14 +79,17 @@ def is_fishnet(backbone: Any, scope: str | None = None) -> bool:
 def _check_channels(cfg: Config) -> None:
     """Run every FishNet and its necks on the meta device, to see whether they fit each other.
 
-    What cannot be judged is let through: necks that do not run there, and what comes after them.
+    Necks that do not run there, and what comes after them, are not checked.
     """
     distributed = cfg.get('launcher', 'none') != 'none'
     wrapper = cfg.get('model_wrapper_cfg') or {}
+    kind = component(
+        wrapper.get('type', 'MMDistributedDataParallel'), MODEL_WRAPPERS, cfg.get('default_scope')
+    )
     unused_allowed = (
         cfg.get('find_unused_parameters')
         or wrapper.get('find_unused_parameters')
-        or wrapper.get('type', 'MMDistributedDataParallel') != 'MMDistributedDataParallel'
+        or kind is not MMDistributedDataParallel
     )
     with model_registry(cfg) as registry:
         for name, (*_, host) in hosts(cfg).items():
@@ -147,7 +151,7 @@ def _build_neck(neck: Mapping[str, Any], registry: Registry) -> nn.Module | None
     try:
         with torch.device('meta'):
             return registry.build(copy.deepcopy(neck))
-    except Exception:  # whatever a neck of anybody's may raise; what is wrong, the runner raises
+    except Exception:  # of any package's neck; the runner will raise it again
         return None
 
 
@@ -156,7 +160,7 @@ def _run(neck: nn.Module | None, levels: Sequence[Tensor]) -> Sequence[Tensor] |
     try:
         with torch.no_grad():
             outputs = neck(tuple(levels))
-    except Exception:  # whatever a neck of anybody's may raise
+    except Exception:  # of any package's neck
         return None
     tensors = isinstance(outputs, list | tuple) and all(isinstance(x, Tensor) for x in outputs)
     return outputs if tensors and outputs else None
@@ -169,7 +173,7 @@ def _check_neck(
     inputs: Sequence[Tensor],
     source: str,
 ) -> None:
-    """Say why a neck did not run, if it was for the channels: with those it expects, it runs."""
+    """Raise an error if a neck did not run because of channels: with those it expects, it runs."""
     expected = neck.get('in_channels', getattr(module, 'in_channels', None))
     channels = [expected] * len(inputs) if isinstance(expected, int) else expected
     if not isinstance(channels, list | tuple) or not all(isinstance(c, int) for c in channels):

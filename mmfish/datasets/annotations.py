@@ -1,4 +1,4 @@
-"""Annotation files in COCO's format, checked before a run: what is wrong with them is named."""
+"""Checks of annotation files in COCO's format before a run; the errors name the wrong entry."""
 
 import gc
 import json
@@ -154,14 +154,14 @@ def check_annotations(content: Any, file: str) -> None:
 
 
 def run_lengths_problem(mask: dict, size: tuple[int, int]) -> str | None:
-    """What makes run lengths useless for an image, before pycocotools' C code meets them.
+    """What is wrong with a mask's run lengths, found before pycocotools' C code reads them.
 
     Args:
         mask: dict(size, counts).
         size: height and width of the image.
 
     Returns:
-        The end of a sentence that begins with the mask, or None.
+        What the mask has, for an error message ('has run lengths ...'); None if nothing is wrong.
     """
     if list(mask['size'] if isinstance(mask['size'], Sequence) else ()) != list(size):
         return f'has run lengths for an image of {mask["size"]}, and its image is {list(size)}'
@@ -177,7 +177,7 @@ def run_lengths_problem(mask: dict, size: tuple[int, int]) -> str | None:
 
 
 def _form_problem(mask: Any) -> str | None:
-    """What a segmentation that is neither polygons nor run lengths has instead."""
+    """What is wrong with the form of a segmentation; None if it is polygons or run lengths."""
     if isinstance(mask, list):
         if all(isinstance(polygon, list) for polygon in mask):
             return None
@@ -209,14 +209,14 @@ def _check_classes(content: dict, classes: str | tuple[str, ...], file: str) -> 
     if classes and others:
         count = sum(a['category_id'] in others for a in content.get('annotations', ()))
         _warn(
-            f'{file}: left out are {count} annotations of {len(others)} categories which are not '
-            'among the classes of the config'
+            f'{file}: {count} annotations of {len(others)} categories are left out, because these '
+            'categories are not among the classes of the config'
         )
 
 
 def _read(file: str) -> Any:
     """The content of a JSON file, with an empty list in the place of good polygons."""
-    # Python would look for garbage among the growing number of entries again and again.
+    # The garbage collector would go through the growing number of entries again and again.
     collects_garbage = gc.isenabled()
     gc.disable()
     try:
@@ -265,7 +265,7 @@ def _numbers(content: dict, part: str, field: str, count: int, file: str) -> np.
     values = _column(content, part, field, file)
     numbers = table(values)
     if numbers is None:
-        # Each is good if the numbers of some are too large for the others' type.
+        # If each entry is good by itself, their numbers have no common type: name the first.
         wrong = next((i for i, value in enumerate(values) if table([value]) is None), 0)
         problem = f'has {field} {values[wrong]!r:.60}: expected numbers, {count} in all'
         raise _wrong(file, part.removesuffix('s'), content[part][wrong], problem)

@@ -15,7 +15,7 @@ from mmpretrain.datasets import ImageNet
 from mmfish.errors import DataError, MissingDataError, UsageError
 from mmfish.registry import component
 
-# What to do without a data set of either layout.
+# What is expected and what to do, for the error about a missing data set.
 COCO = (
     'the layout of COCO 2017 (annotations/instances_{train,val}2017.json, train2017/, val2017/, '
     'from https://cocodataset.org): put it there or name its folder with --data-root, or see '
@@ -129,7 +129,7 @@ def data_sets(
 
 
 def is_remote(dataset: ConfigDict) -> bool:
-    """Whether MMEngine reads a data set's files from elsewhere than the paths in its settings."""
+    """Whether a data set's files are in other storage than local folders."""
     paths = (dataset.get('data_root'), dataset.get('ann_file'))
     return bool(dataset.get('backend_args')) or any('://' in str(path) for path in paths)
 
@@ -174,7 +174,7 @@ def _check_coco(dataset: ConfigDict) -> None:
     if not os.path.getsize(annotations):
         raise _missing(root, f'{annotations} is empty', COCO)
     listed = _file_names(annotations)
-    # What the file says, not where links lead: those are the user's own.
+    # Symbolic links are not followed: the user may have put images elsewhere.
     home = os.path.abspath(root if root and _is_within(folder, root) else folder)
     for name in listed:
         if (os.path.isabs(name) or '..' in name) and not _is_within(
@@ -200,7 +200,7 @@ def _check_coco(dataset: ConfigDict) -> None:
 
 
 def _check_imagenet(dataset: ConfigDict) -> None:
-    """Look at the folders of the classes; that every image is there, nothing says."""
+    """Check the folders of the classes. No file lists the images: a missing one is not noticed."""
     root, split = dataset.get('data_root') or '', dataset.get('split')
     if not split or any(key in dataset for key in ('data_prefix', 'ann_file', 'metainfo')):
         return

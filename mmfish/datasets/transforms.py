@@ -1,4 +1,4 @@
-"""Loading and resizing that name an image that cannot be used, or make it usable."""
+"""MMCV's and MMDetection's transforms, with better handling of unusable images."""
 
 import logging
 from typing import Any
@@ -17,12 +17,12 @@ from mmfish.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """MMCV's, which stops with the name of an image that cannot be read, or skips and counts it.
+    """MMCV's ``LoadImageFromFile``, whose error names the image that cannot be read.
 
     Args:
         ignore_empty: in training, take another image instead of one that is missing, empty or
-            damaged, with a warning that names and counts. Defaults to False.
-        **kwargs: of MMCV's.
+            damaged, and warn with its path and the number of images skipped. Defaults to False.
+        **kwargs: options of MMCV's.
 
     Raises:
         DataError: an image cannot be read, and ``ignore_empty`` is False.
@@ -58,7 +58,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadAnnotations(mmdet.datasets.transforms.LoadAnnotations):
-    """MMDetection's, which names the image whose annotations cannot be used.
+    """MMDetection's ``LoadAnnotations``, whose error names the image with unusable annotations.
 
     Raises:
         DataError: a box or a mask does not fit the image, or an object has none.
@@ -84,10 +84,10 @@ class LoadAnnotations(mmdet.datasets.transforms.LoadAnnotations):
 
 @TRANSFORMS.register_module()
 class Resize(mmdet.datasets.transforms.Resize):
-    """MMDetection's, which leaves every image at least one pixel high and wide.
+    """MMDetection's ``Resize``, which leaves every image at least one pixel high and wide.
 
-    At a scale of (1333, 800), an image of 1x3000 that keeps its ratio would have no height at all,
-    and OpenCV fails. Here it becomes 1x1333. All other images are resized as by MMDetection.
+    At a scale of (1333, 800), an image of 1x3000 that keeps its ratio would get a height of 0, and
+    OpenCV would fail. Here it becomes 1x1333. All other images are resized as by MMDetection.
     """
 
     def transform(self, results: dict) -> dict:

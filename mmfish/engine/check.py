@@ -1,22 +1,22 @@
 """The second step of a run: every check of a config and its files, before anything is built.
 
-The checks change nothing. What fails ends the run before a minute has gone into reading annotations
-and building. They cover FishNet; the weights of other models are left to MMEngine, of which only a
-file that is not there is reported.
+The checks change nothing. A failure ends the run before MMEngine has spent a minute on reading
+annotations and building. Weights are read and checked only for FishNet; for other models a missing
+file is reported, and the rest is left to MMEngine.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 
 from mmfish.checkpoints.loading import check_numbers, load_backbone_state, read_state_dict
-from mmfish.config.paths import dicts
+from mmfish.config.levels import hosts
 from mmfish.config.validation import is_fishnet, validate_config
 from mmfish.datasets.annotations import check_annotation_files
 from mmfish.datasets.layouts import check_data
 from mmfish.engine.fault_tolerance.saving import check_fsdp_checkpoints
 from mmfish.errors import CheckpointError
+from mmfish.registry import pretrained_cfg
 
 
 def check_training(cfg: Config) -> None:
@@ -67,14 +67,14 @@ def check_checkpoint_files(cfg: Config) -> None:
     Raises:
         CheckpointError: names the file, and what to do.
     """
-    for backbone in _backbones(cfg):
-        checkpoint = _pretrained(backbone)
+    for name, (*_, host) in hosts(cfg).items():
+        checkpoint = _pretrained(host.backbone)
         if checkpoint and '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
             raise CheckpointError(
-                f'The backbone starts from {checkpoint}, and there is no such file: train that '
-                'classifier first, or name another file with --cfg-options '
-                'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
-                'model.backbone.init_cfg=None'
+                f'{name}.backbone starts from {checkpoint}, and there is no such file: train that '
+                f'classifier first, or name another file with --cfg-options '
+                f'{name}.backbone.init_cfg.checkpoint=FILE, or start from random weights with '
+                f'{name}.backbone.init_cfg=None'
             )
     # What is resumed from has been checked when it was chosen, and may be a folder.
     if cfg.get('load_from') and not cfg.get('resume'):
@@ -100,8 +100,8 @@ def check_file(checkpoint: str) -> None:
 def check_weights(cfg: Config, *, pretrained: bool = True) -> None:
     """Check that FishNet's weights can be read, and are ordinary numbers.
 
-    This reads the files once more than needed. It takes seconds, and the annotations of COCO, which
-    are read before the model gets its weights, take a minute.
+    The run reads these files again. That costs seconds, but otherwise a bad file would be found
+    only after the annotations have been read, which takes a minute for COCO.
 
     Args:
         cfg: any config; without FishNet nothing is checked.
@@ -110,9 +110,8 @@ def check_weights(cfg: Config, *, pretrained: bool = True) -> None:
     Raises:
         CheckpointError: a file cannot be read, or has NaN or Inf in it.
     """
-    fishnets = [
-        backbone for backbone in _backbones(cfg) if is_fishnet(backbone, cfg.get('default_scope'))
-    ]
+    backbones = [host.backbone for *_, host in hosts(cfg).values()]
+    fishnets = [b for b in backbones if is_fishnet(b, cfg.get('default_scope'))]
     for backbone in fishnets if pretrained else ():
         checkpoint = _pretrained(backbone)
         if checkpoint:
@@ -121,14 +120,6 @@ def check_weights(cfg: Config, *, pretrained: bool = True) -> None:
         check_numbers(read_state_dict(cfg.load_from), cfg.load_from)
 
 
-def _backbones(cfg: Config) -> Iterator[dict]:
-    """The backbones of the model and of those within it, such as a teacher and its student."""
-    for part in dicts(cfg.model):
-        if isinstance(part.get('backbone'), dict):
-            yield part['backbone']
-
-
 def _pretrained(backbone: dict) -> str | None:
-    init_cfg = backbone.get('init_cfg')
-    checkpoint = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    checkpoint = (pretrained_cfg(backbone.get('init_cfg')) or {}).get('checkpoint')
     return checkpoint if isinstance(checkpoint, str) else None

@@ -7,7 +7,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmfish.checkpoints.loading import check_fit, check_numbers, state_dict_in
+from mmfish.checkpoints.loading import check_fit, check_numbers, state_dict_in, without_module
 from mmfish.models import FishNet
 from mmfish.models.fusion import fuse
 from mmfish.registry import HOOKS
@@ -64,7 +64,7 @@ class CheckWeightsHook(Hook):
     another number of classes do not fit, and are trained anew.
 
     Args:
-        whole: the whole model must fit, as it must to be tested or resumed; if not, FishNet alone.
+        whole: True if the whole model must fit, as for testing and resuming; False if FishNet must.
     """
 
     priority = 'HIGHEST'  # before an EMAHook takes the weights over
@@ -90,10 +90,7 @@ class CheckWeightsHook(Hook):
         if not fishnets:
             return
         source = str(runner.cfg.get('load_from') or 'the checkpoint')
-        state_dict = {
-            key.removeprefix('module.'): tensor
-            for key, tensor in state_dict_in(checkpoint, source).items()
-        }
+        state_dict = without_module(state_dict_in(checkpoint, source))
         if self.whole:
             check_fit(model, state_dict, source, 'the model of the config')
             return

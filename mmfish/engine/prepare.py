@@ -2,8 +2,8 @@
 
 The functions change the config in place. A component is recognised by the class that its ``type``
 stands for, so that it makes no difference whether a config names it, names it with a scope, or, as
-pure-Python configs do, has the class itself. What is not MMEngine's, MMCV's or MMDetection's own
-class, such as a user's subclass of it, stays.
+pure-Python configs do, has the class itself. Only the classes of MMEngine, MMCV and MMDetection
+are replaced; others, such as a user's subclasses of them, stay.
 """
 
 import copy
@@ -17,14 +17,15 @@ import torch
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, TRANSFORMS, Registry
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, RUNNERS, TRANSFORMS, Registry
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.nn.parallel import DistributedDataParallel
 
 from mmfish.config.paths import dicts
 from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume, write_atomically
 from mmfish.errors import UsageError
 from mmfish.registry import component
+from mmfish.stack import first_rank, first_rank_of_machine
 
 
 def prepare_training(
@@ -153,7 +154,8 @@ def use_channels_last(cfg: Config) -> None:
     Raises:
         UsageError: the config has a runner of its own.
     """
-    if cfg.get('runner_type', 'Runner') != 'Runner':
+    runner = component(cfg.get('runner_type', 'Runner'), RUNNERS, cfg.get('default_scope'))
+    if runner is not Runner:
         raise UsageError(
             f'--channels-last needs the Runner of MMEngine, and the config has runner_type='
             f'{cfg.runner_type!r}: run it without one of the two'
@@ -180,10 +182,10 @@ def start_from_checkpoint(cfg: Config, resume: str | None) -> None:
     checkpoint = None
     if resume or restarted:
         checkpoint = checkpoint_to_resume(
-            cfg.work_dir, 'auto' if restarted else resume, quiet=not is_first_rank_of_machine()
+            cfg.work_dir, 'auto' if restarted else resume, quiet=not first_rank_of_machine()
         )
     may_be_restarted = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
-    if may_be_restarted and not restarted and os.environ['RANK'] == '0':
+    if may_be_restarted and not restarted and first_rank():
         pointer = Path(cfg.work_dir, POINTER)
         if checkpoint:
             write_atomically(pointer, checkpoint.encode())
@@ -363,12 +365,6 @@ def add_hook(cfg: Config, name: str, **options: object) -> None:
         **options: of the hook.
     """
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **options)]
-
-
-def is_first_rank_of_machine() -> bool:
-    """Whether this process is the first of those that a launcher has started on this machine."""
-    variables = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
-    return next((os.environ[name] for name in variables if name in os.environ), '0') == '0'
 
 
 def _stands_for(part: object, stock: type, registry: Registry, cfg: Config) -> bool:

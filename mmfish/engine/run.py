@@ -20,8 +20,9 @@ from mmfish.config.plug_in import plug_in
 from mmfish.datasets.layouts import set_data_root
 from mmfish.engine.check import check_testing, check_training
 from mmfish.engine.fault_tolerance.stopping import signal_handlers_kept
-from mmfish.engine.prepare import is_first_rank_of_machine, prepare_testing, prepare_training
+from mmfish.engine.prepare import prepare_testing, prepare_training
 from mmfish.errors import ConfigError, DataError, UsageError
+from mmfish.stack import first_rank_of_machine
 
 
 def load_config(
@@ -101,7 +102,7 @@ def run_train(
     stock = prepare_training(
         cfg, amp=amp, auto_scale_lr=auto_scale_lr, channels_last=channels_last, resume=resume
     )
-    if is_first_rank_of_machine():  # if it gives up, the launcher ends the other ranks
+    if first_rank_of_machine():  # if a check fails there, the launcher ends the other ranks
         check_training(cfg)
     with plain_data_only(), signal_handlers_kept():
         runner = build_runner(cfg, stock)
@@ -162,7 +163,7 @@ def run_test(
         fuse_conv_bn=fuse_conv_bn,
         channels_last=channels_last,
     )
-    if is_first_rank_of_machine():
+    if first_rank_of_machine():
         check_testing(cfg)
     with plain_data_only():
         runner = build_runner(cfg, stock)
@@ -190,10 +191,10 @@ def build_runner(cfg: Config, stock: Config) -> Runner:
 
 
 def check_classes(runner: Runner) -> None:
-    """Check that there is something to train on, and that the heads know all of its classes.
+    """Check that the data set is not empty, and that every head has enough classes for it.
 
     Args:
-        runner: whose data set for training is built if it has not been yet.
+        runner: its training data set is built here if it has not been yet.
 
     Raises:
         DataError: the data set is empty.
@@ -213,6 +214,8 @@ def check_classes(runner: Runner) -> None:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, nn.Module):
         return  # MMEngine's FlexibleRunner builds it later
+    if hasattr(model, 'language_model'):
+        return  # the heads of GLIP and Grounding DINO compare boxes with words, of any number
     for name, module in model.named_modules():
         known = getattr(module, 'num_classes', None)
         # RPNs and mask heads may treat all classes alike.

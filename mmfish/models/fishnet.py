@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model import BaseModule
 from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,7 +33,7 @@ from torch.utils.checkpoint import checkpoint
 from mmfish.errors import ConfigError
 from mmfish.models.archs import resolve_arch
 from mmfish.models.pooling import MaxPool2d
-from mmfish.registry import MODELS, WEIGHT_INITIALIZERS, component
+from mmfish.registry import MODELS, WEIGHT_INITIALIZERS, pretrained_cfg
 
 DOWN_SAMPLE = ('max2', 'max3', 'avg2', 'conv')
 DILATION = ('none', 'body', 'body+head')
@@ -377,10 +377,12 @@ class FishNet(BaseModule):
         """Compute the levels.
 
         Args:
-            x: images, (N, in_channels, H, W), H and W at least 32 (the stride of the last level).
+            x: images, (N, in_channels, H, W). H and W are at least the stride of the arch's last
+                level: 32 with three stages, 16 with two, and with the stem 'small' a quarter.
 
         Returns:
-            For each level i in ``out_indices`` (N, C_i, ~H / (4 * 2**i), ~W / (4 * 2**i)).
+            For each level i in ``out_indices`` (N, C_i, ~H / s_i, ~W / s_i), where s_i is its
+            stride: 4 * 2**i, or 2**i with the stem 'small'.
 
         Raises:
             ConfigError: an image is smaller than that in one direction, or the shape is another.
@@ -431,20 +433,17 @@ class FishNet(BaseModule):
 
         Raises:
             CheckpointError: X cannot be read, holds no FishNet, or one of another architecture.
+            ConfigError: ``init_cfg`` is not a dict with a type, or a list of these.
         """
         init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         for cfg in init_cfgs:
             if not isinstance(cfg, dict) or 'type' not in cfg:
                 raise ConfigError(f"init_cfg must be a dict with a 'type' or a list of them: {cfg}")
-        pretrained = [
-            cfg
-            for cfg in init_cfgs
-            if component(cfg['type'], WEIGHT_INITIALIZERS) is PretrainedInit
-        ]
-        if pretrained:
+        pretrained = pretrained_cfg(init_cfgs)
+        if pretrained is not None:
             # MMEngine's own initialiser knows none of the foreign names: it loads in part and goes
             # on. Ours is built by its name, as the network cannot import what imports the network.
-            cfg = dict(type='mmfish.PretrainedFishNet', checkpoint=pretrained[-1].get('checkpoint'))
+            cfg = dict(type='mmfish.PretrainedFishNet', checkpoint=pretrained.get('checkpoint'))
             WEIGHT_INITIALIZERS.build(cfg)(self)
             self.is_init = True
         else:

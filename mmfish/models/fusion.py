@@ -54,7 +54,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 class Clamp(nn.Module):
-    """BatchNorm and ReLU, but for a scale and a shift that the next convolution takes over.
+    """What is left of BatchNorm and ReLU when the next convolution takes over scale and shift.
 
     Args:
         low: (C,), -inf where there is no bound.

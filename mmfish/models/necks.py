@@ -9,6 +9,7 @@ from mmdet.models.necks import FPN
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmfish.errors import ConfigError
 from mmfish.models.fishnet import FishNet, norm, reduce_channels
 from mmfish.registry import MODELS
 
@@ -51,7 +52,7 @@ class FishHeadAdapter(BaseModule):
         init_cfg: how to initialise. Defaults to the ``init_cfg`` of MMDetection's FPN.
 
     Raises:
-        ValueError: the arguments do not fit each other.
+        ConfigError: the arguments do not fit each other.
     """
 
     def __init__(
@@ -67,19 +68,21 @@ class FishHeadAdapter(BaseModule):
         init_cfg = init_cfg or dict(type='Xavier', layer='Conv2d', distribution='uniform')
         super().__init__(init_cfg)
         if reduction not in REDUCTIONS:
-            raise ValueError(f'reduction must be one of {", ".join(REDUCTIONS)}, got {reduction!r}')
+            raise ConfigError(
+                f'reduction must be one of {", ".join(REDUCTIONS)}, got {reduction!r}'
+            )
         if out_channels is None:
             out_channels = in_channels
         elif isinstance(out_channels, int):
             out_channels = [out_channels] * len(in_channels)
         if len(out_channels) != len(in_channels):
-            raise ValueError(
+            raise ConfigError(
                 f'out_channels must have {len(in_channels)} entries, one for each level as '
                 f'in_channels has, got {list(out_channels)}'
             )
         last_level = len(in_channels) - 1 if end_level == -1 else end_level
         if not 0 <= start_level <= last_level < len(in_channels):
-            raise ValueError(
+            raise ConfigError(
                 f'start_level and end_level must be levels of 0..{len(in_channels) - 1}, in this '
                 f'order, got {start_level} and {end_level}'
             )
@@ -94,7 +97,7 @@ class FishHeadAdapter(BaseModule):
                 continue
             if reduction == 'sum':
                 if c_in % c_out:
-                    raise ValueError(
+                    raise ConfigError(
                         f'reduction by sums needs an out_channels that divides the {c_in} channels '
                         f"of level {i}, got {c_out}: choose another, or reduction='conv'"
                     )
@@ -153,6 +156,6 @@ class FishFPN(FPN):
 
 
 def level_channels(arch: str | Mapping[str, Any]) -> tuple[int, ...]:
-    """Channels of all levels of an arch; the network is not given any memory for it."""
+    """Channels of all levels of an arch, from a network on the meta device, without memory."""
     with torch.device('meta'):
         return FishNet(arch).out_channels

@@ -1,4 +1,4 @@
-"""Exact resuming: a resumed run ends as if it had not been interrupted, on the CPU bit by bit."""
+"""Exact resuming: a resumed run ends as if it had not been interrupted, on the CPU bit for bit."""
 
 import random
 from bisect import bisect

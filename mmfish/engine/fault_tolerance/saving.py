@@ -65,7 +65,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 @register_backend('mmfish.atomic')
 class AtomicFileBackend(LocalBackend):
-    """MMEngine's backend for local files, of which a new checkpoint is written before old ones go.
+    """MMEngine's backend for local files, with atomic writing and deferred removal.
 
     Files are written by `write_atomically`. MMEngine's ``CheckpointHook`` removes an outdated
     checkpoint before it writes the new one, so here `remove` and `rmtree` only take note of what
