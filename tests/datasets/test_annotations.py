@@ -132,6 +132,14 @@ def test_only_good_polygons_are_skipped_in_parsing(indent, tmp_path):
         assert read['annotations'][number] == content['annotations'][number]
 
 
+@pytest.mark.parametrize('separators', [(', ', ': '), (',', ':')])
+def test_good_polygons_are_not_parsed_which_makes_large_files_fast(separators, tmp_path):
+    content = dict(GOOD, annotations=[dict(segmentation=value) for value in SEGMENTATIONS[:2]])
+    (tmp_path / 'a.json').write_text(json.dumps(content, separators=separators))
+    read = annotations._read(str(tmp_path / 'a.json'))
+    assert [annotation['segmentation'] for annotation in read['annotations']] == [[], []]
+
+
 @pytest.mark.parametrize('number', ['01', '1.', '.5', '--1', '1 2', '1,,2', 'x', '1.2.3', '1,'])
 def test_invalid_json_numbers_in_polygons_are_refused(number, tmp_path):
     text = json.dumps(GOOD).replace('"segmentation": []', f'"segmentation": [[1,1,9,1,9,{number}]]')
