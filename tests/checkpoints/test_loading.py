@@ -1,9 +1,12 @@
 import argparse
+import functools
 import json
 import re
 import subprocess
 import sys
+import threading
 import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -218,6 +221,19 @@ def test_after_a_run_mmengine_loads_as_before(tmp_path):
     with plain_data_only(), pytest.raises(CheckpointError, match='could run code'):
         CheckpointLoader.load_checkpoint(path)
     assert CheckpointLoader.load_checkpoint(path)['options'].lr == 1
+
+
+def test_code_in_a_download_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    torch.save(dict(state_dict={}, options=argparse.Namespace(lr=1)), tmp_path / 'weights.pth')
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/weights.pth'
+        with plain_data_only(), pytest.raises(CheckpointError, match='could run code'):
+            CheckpointLoader.load_checkpoint(url)
+        server.shutdown()
+    assert list(tmp_path.glob('torch/**/weights.pth'))
 
 
 def test_safe_globals_that_others_added_stay(tmp_path):
