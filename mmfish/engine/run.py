@@ -19,6 +19,7 @@ from mmfish.config.paths import read_config
 from mmfish.config.plug_in import plug_in
 from mmfish.datasets.layouts import set_data_root
 from mmfish.engine.check import check_testing, check_training
+from mmfish.engine.fault_tolerance.stopping import signal_handlers_kept
 from mmfish.engine.prepare import is_first_rank_of_machine, prepare_testing, prepare_training
 from mmfish.errors import ConfigError, DataError, UsageError
 
@@ -102,7 +103,7 @@ def run_train(
     )
     if is_first_rank_of_machine():  # if it gives up, the launcher ends the other ranks
         check_training(cfg)
-    with plain_data_only():
+    with plain_data_only(), signal_handlers_kept():
         runner = build_runner(cfg, stock)
         check_classes(runner)
         runner.train()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,16 @@ from mmengine.config import Config
 from mmfish import config_path
 from mmfish.cli import add_run_arguments
 from mmfish.engine.check import check_training
+from mmfish.engine.fault_tolerance.stopping import SIGNALS
 from mmfish.engine.prepare import prepare_training
 from mmfish.engine.run import load_config, run_test, run_train
-from mmfish.errors import CheckpointError, DataError, MissingDataError, UsageError
+from mmfish.errors import (
+    CheckpointError,
+    DataError,
+    MissingDataError,
+    TrainingError,
+    UsageError,
+)
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
 PURE_PYTHON = Path(__file__).parent / 'pure_python'
@@ -129,3 +137,12 @@ def test_the_first_rank_of_each_machine_checks_before_anything_is_built(
     with pytest.raises(error):
         run_train(cfg)
     assert work_dir.exists() is (error is not DataError)
+
+
+def test_signals_are_handled_as_before_after_a_training_that_failed(shapes, tmp_path):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    options = {'optim_wrapper.optimizer.lr': 1e12}
+    cfg = load_config(FISHNET, data_root=str(shapes), work_dir=str(tmp_path), cfg_options=options)
+    with pytest.raises(TrainingError, match=r'(?i)nan|inf'):
+        run_train(cfg)
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -1,5 +1,6 @@
 """Stopping all ranks of a run: on a signal with the state saved, or when the loss is NaN or Inf."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -30,9 +31,23 @@ PREEMPTED_STATUS = 75
 STOPPED_FILE = 'stopped_on_request'
 
 
+@contextlib.contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """After the block, however it ends, signals are handled as before it."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
 @HOOKS.register_module()
 class StopHook(Hook):
     """Stop all ranks after the same iteration: on SIGTERM or SIGUSR1, or if a loss is NaN or Inf.
+
+    Train within `signal_handlers_kept`, because nothing tells a hook that a training has failed.
 
     When any rank gets a signal, rank 0 saves the state of the run and all ranks exit with status
     75; ``--resume`` goes on from there. A signal during an evaluation ends the run at once if the
@@ -54,14 +69,9 @@ class StopHook(Hook):
             loader = getattr(loop, 'dataloader', None)
             if isinstance(loader, DataLoader):  # a loop of somebody else's may have another one
                 loader.worker_init_fn = partial(_end_with_rank, before=loader.worker_init_fn)
-        self.handlers = {}
         if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
-
-    def after_train(self, runner: Runner) -> None:
-        """Give the signals back to those who handled them before."""
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+            for number in SIGNALS:
+                signal.signal(number, self._receive)
 
     def after_train_iter(
         self,

@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmfish.engine.fault_tolerance.saving import checkpoint_to_resume
-from mmfish.engine.fault_tolerance.stopping import STOPPED_FILE
+from mmfish.engine.fault_tolerance.stopping import STOPPED_FILE, signal_handlers_kept
 from mmfish.errors import TrainingError
 
 
@@ -63,7 +63,8 @@ def train(work_dir, losses, hook=None, **kwargs):
         experiment_name=f'{work_dir.name}-{len(kwargs)}',
         **kwargs,
     )
-    runner.train()
+    with signal_handlers_kept():
+        runner.train()
     return runner
 
 
@@ -78,11 +79,9 @@ def test_a_loss_of_nan_or_inf_ends_the_run_and_names_iteration_and_images(tmp_pa
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_the_state_and_the_resumed_run_goes_on_from_there(tmp_path, number):
     before = signal.getsignal(number)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            train(tmp_path, [1.0] * 5, Signal(number, 7))
-    finally:
-        signal.signal(number, before)
+    with pytest.raises(SystemExit) as stopped:
+        train(tmp_path, [1.0] * 5, Signal(number, 7))
+    assert signal.getsignal(number) == before
     assert stopped.value.code == 75
     assert (tmp_path / STOPPED_FILE).exists()
     newest = checkpoint_to_resume(tmp_path, 'auto')
