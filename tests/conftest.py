@@ -8,7 +8,7 @@ from demo.shapes import make_shapes
 
 @pytest.fixture(autouse=True)
 def _scope_restored() -> Iterator[None]:
-    """A runner leaves its scope behind, in which later tests would look for their modules."""
+    """Reset the scope that a runner leaves behind, in which later tests would look for modules."""
     before = DefaultScope._instance_dict.copy()
     yield
     DefaultScope._instance_dict.clear()

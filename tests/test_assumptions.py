@@ -1,6 +1,6 @@
 """What mmfish relies on in other packages without a promise of theirs.
 
-Each test fails with a sentence that says what has gone and which part of mmfish needs it. Run it
+Each test fails with a sentence that says what is missing and which part of mmfish needs it. Run it
 first after an upgrade: `make test PYTEST_ARGS=tests/test_assumptions.py`.
 """
 
@@ -201,7 +201,7 @@ def test_a_data_set_can_be_asked_for_its_files_before_they_are_read():
     )
 
 
-def test_numpy_still_says_that_there_is_nothing_to_join():
+def test_numpys_message_when_there_is_nothing_to_join():
     with pytest.raises(ValueError, match='at least one array') as raised:
         np.concatenate([])
     require(

@@ -18,7 +18,7 @@ NAMES = sorted(
 )
 IMAGENET = [name for name in NAMES if name.startswith('imagenet/')]
 
-# What each config of ImageNet says about itself: its difference to FishNet-150's, by dotted names.
+# How each config of ImageNet differs from that of FishNet-150, by dotted names.
 COSINE = {
     'train_cfg.max_epochs': 200,
     'max_epochs': 200,
@@ -51,7 +51,7 @@ DIFFERENCES = {
     'imagenet/fishnet150_stem-conv7x7_imagenet.py': {'model.backbone.stem': 'conv7x7'},
     'imagenet/fishnet150_stem-residual_imagenet.py': {'model.backbone.stem': 'residual'},
 }
-# Published: FishNet's and FishNeXt's with 1000 classes.
+# Published for FishNet and FishNeXt, with 1000 classes.
 PARAMETERS = {
     'imagenet/fishnet99_imagenet.py': 16_628_904,
     'imagenet/fishnet150_imagenet.py': 24_959_400,
@@ -66,7 +66,7 @@ def load(name):
 
 
 def without_scopes(cfg):
-    """The config without the `_scope_` that MMEngine notes in what comes from another package."""
+    """The config without the `_scope_` that MMEngine adds to parts from another package."""
     if isinstance(cfg, dict | Config):
         cfg.pop('_scope_', None)
     for item in cfg.values() if isinstance(cfg, dict | Config) else cfg:
@@ -86,7 +86,7 @@ def flat(value, prefix=''):
 
 
 def difference(name, other):
-    """What `name` has other than `other`, by dotted names; None where it has nothing."""
+    """The settings of `name` that differ from `other`, by dotted names; None where it has none."""
     ours, theirs = flat(load(name).to_dict()), flat(load(other).to_dict())
     keys = sorted(ours.keys() | theirs.keys())
     return {key: ours.get(key) for key in keys if ours.get(key) != theirs.get(key)}
@@ -133,12 +133,12 @@ def test_the_pipelines_and_evaluators_are_known_to_mmpretrain(name):
     assert cfg.test_evaluator == cfg.val_evaluator
 
 
-def test_every_config_of_imagenet_is_listed():
+def test_every_imagenet_config_is_listed():
     assert set(DIFFERENCES) == set(IMAGENET)
 
 
 @pytest.mark.parametrize('name', IMAGENET)
-def test_a_config_differs_from_fishnet150s_only_in_what_it_says(name):
+def test_a_config_differs_from_fishnet150_only_as_listed(name):
     assert difference(name, 'imagenet/fishnet150_imagenet.py') == DIFFERENCES[name]
 
 
@@ -218,7 +218,7 @@ def test_fishnet77s_configs_differ_from_55s_in_the_network_only(data):
         ('small/fishnet77_fashion_mnist.py', (1, 56, 56), (528, 7, 7)),
     ],
 )
-def test_the_small_networks_see_images_of_56_and_end_at_7_after_three_stages(name, inputs, last):
+def test_the_small_networks_take_images_of_56_and_end_at_7_after_three_stages(name, inputs, last):
     levels = build(name).backbone(torch.empty(1, *inputs, device='meta'))
     assert levels[-1].shape[1:] == last
 
@@ -230,7 +230,7 @@ def test_the_small_configs_train_and_test_on_what_their_names_say(data):
     assert train.type.lower() == test.type.lower() == data.replace('_', '')
     assert train.data_root.rstrip('/') == test.data_root.rstrip('/') == f'data/{data}'
     assert (train.split, test.split) == ('train', 'test')
-    # MMPretrain's MNIST goes by test_mode, whatever the split says.
+    # MMPretrain's MNIST chooses the files by test_mode, not by split.
     assert 'mnist' not in data or (test.test_mode and not train.get('test_mode'))
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128
     assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
@@ -245,6 +245,6 @@ def test_the_small_configs_train_and_test_on_what_their_names_say(data):
         (CONFIGS / 'fishnet55_digits.py', False),
     ],
 )
-def test_digits_are_not_mirrored_and_clothes_are(config, flipped):
+def test_digits_are_not_flipped_and_clothes_are(config, flipped):
     pipeline = load(config).train_dataloader.dataset.pipeline
     assert any(step.type == 'RandomFlip' for step in pipeline) is flipped

@@ -1,4 +1,4 @@
-"""The tools do not repeat other packages' notices about packages that nobody needs."""
+"""The tools leave out other packages' notices that an optional package is missing."""
 
 import subprocess
 import sys
@@ -16,18 +16,18 @@ def output_of(*arguments):
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py', 'get_flops.py'])
-def test_a_tool_prints_only_what_it_has_to_say(tool):
+def test_a_tool_prints_no_notices_of_other_packages(tool):
     output = output_of(str(Path(__file__).parents[1] / 'tools' / tool), '--help')
     assert output.startswith('usage: ')
     assert not any(notice in output for notice in NOTICES)
 
 
-def test_an_import_of_mmfish_changes_nothing_about_what_others_print():
+def test_importing_mmfish_silences_no_other_package():
     program = 'import mmdet.datasets, mmdet.evaluation, mmpretrain.datasets'
     assert output_of('-c', f'import mmfish, {program[7:]}') == output_of('-c', program)
 
 
-def test_what_else_is_printed_or_warned_of_meanwhile_is_passed_on(tmp_path):
+def test_other_output_and_warnings_are_kept(tmp_path):
     (tmp_path / 'talkative.py').write_text(
         'import warnings\n'
         "print('Could not import OneDL.')\n"

@@ -1,4 +1,4 @@
-"""Our configs: where they are found, and that those of table 3 are the paper's recipe."""
+"""Our configs are found by name, and those of table 3 have the paper's recipe."""
 
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_a_misspelt_name_is_answered_with_the_right_one():
         config_path('mask_rcnn_fish150.py')
 
 
-def test_a_name_like_no_other_is_answered_with_all():
+def test_an_unknown_name_is_answered_with_all_names():
     with pytest.raises(FileNotFoundError, match=r'there are .*mask_rcnn_fishnet150_fpn_coco.py'):
         config_path('zzz')
 
@@ -51,7 +51,7 @@ def test_a_config_is_read_from_a_file_or_from_a_package():
         ('nosuchfile.py', 'no config nosuchfile.py'),
     ],
 )
-def test_a_config_that_is_not_there_is_named(config, message):
+def test_a_missing_config_is_named(config, message):
     with pytest.raises(UsageError, match=message):
         read_config(config)
 
@@ -90,9 +90,7 @@ def differences(one, other):
 
 @pytest.mark.parametrize('detector', DETECTORS)
 @pytest.mark.parametrize('backbone', ['r50', 'x50_32x4d', *MORE])
-def test_a_detectors_configs_differ_in_the_backbone_and_what_the_neck_takes_from_it(
-    detector, backbone
-):
+def test_configs_of_a_detector_differ_in_the_backbone_and_the_necks_input(detector, backbone):
     allowed = {'type', 'arch', 'depth', 'groups', 'base_width', 'init_cfg.checkpoint'}
     allowed = {f'model.backbone.{key}' for key in allowed} | {'model.neck.in_channels'}
     found = differences(f'{detector}_fishnet150', f'{detector}_{backbone}')
@@ -116,9 +114,9 @@ def test_faster_and_mask_rcnn_differ_in_what_masks_need(backbone):
 
 
 @pytest.mark.parametrize('name', [*CELLS, 'htc_fishnext229'])
-def test_no_setting_is_left_at_the_top_that_mmdetection_does_not_have(name):
+def test_configs_have_no_top_level_settings_that_mmdetection_lacks(name):
     base = read_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
-    # As MMDetection's own configs of other schedules have them.
+    # MMDetection's own configs with other schedules have these two.
     assert load(name).keys() - base.keys() <= {'custom_hooks', 'max_epochs'}
 
 

@@ -34,7 +34,7 @@ def test_every_experiment_is_listed_once_under_its_name(index):
     assert [model.name for model in index.models] == [Path(config).stem for config in listed]
 
 
-def test_what_mim_goes_through_is_there(index):
+def test_the_files_that_mim_reads_exist(index):
     collections = {collection.name: collection for collection in index.collections}
     for model in index.models:
         # Without weights or results of ours there is nothing to state, but MIM wants a list.

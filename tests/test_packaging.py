@@ -1,4 +1,4 @@
-"""mmfish as others get it: built, installed, and inherited from by a config of their own.
+"""The wheel: what is in it, and that an installed one works.
 
 A temporary environment gets the wheel. It sees the installed stack, but not the mmfish that these
 tests run on: an editable install hangs on a .pth file, which is not read from there.
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'mask_rcnn_fishnet150_fpn_coco.py'
-# The others serve the folders beside the package: benchmarks, demo, requirements.
+# The other tools need the folders beside the package: benchmarks, demo, requirements.
 TOOLS = {
     *('train.py', 'test.py', 'print_config.py', 'convert_checkpoint.py'),
     *('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh', 'reproduce_table3.sh'),
@@ -159,7 +159,9 @@ def test_the_wheel_requires_none_of_the_users_packages(wheel):
     assert metadata['Requires-Python'] == '>=3.10'
 
 
-def test_a_wheel_without_an_sdist_is_the_same_and_leaves_the_source_alone(wheel, source, tmp_path):
+def test_a_wheel_without_an_sdist_is_the_same_and_does_not_change_the_source(
+    wheel, source, tmp_path
+):
     before = files(source)
     with ZipFile(build(source, tmp_path, '--wheel')) as direct, ZipFile(wheel) as by_sdist:
         assert set(direct.namelist()) == set(by_sdist.namelist())

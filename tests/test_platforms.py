@@ -1,4 +1,4 @@
-"""`import mmfish` where the parts of Python that only Linux and other Unixes have are missing.
+"""mmfish without the parts of Python that only Linux and other Unixes have.
 
 Windows has no ``fcntl`` and no ``resource``, macOS no ``sigwaitinfo`` and neither has ``prctl``.
 A process of its own loses all of them before it imports anything, and then builds, plugs in, folds
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 TAKE_AWAY = """
 import ctypes, signal, sys
 
-import torch  # its own parts for this platform are not what is tried here
+import torch  # what torch itself needs of the platform is not tested here
 
 for module in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):
     sys.modules[module] = None
@@ -73,7 +73,7 @@ assert len(scores) and torch.allclose(scores, fused, atol=1e-4)
 
 
 @pytest.mark.parametrize('use', USES)
-def test_works_without_what_only_unix_has(use):
+def test_mmfish_works_without_what_only_unix_has(use):
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', f'{TAKE_AWAY}{USES[use]}\nprint("works")'],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""How configs find FishNet. What is imported matters, so each test runs a process of its own."""
+"""How configs find FishNet. It depends on what is imported, so each test has its own process."""
 
 import os
 import subprocess
@@ -80,7 +80,7 @@ for registry, scope in ((MMENGINE, None), (MMDET, 'mmdet'), (MMPRETRAIN, 'mmpret
 """)
 
 
-def test_import_mmfish_changes_nothing_that_a_name_stood_for_before(run):
+def test_import_mmfish_replaces_no_registered_component(run):
     ours = {
         name
         for registry in (MODELS, HOOKS, LOOPS, DATASETS, TRANSFORMS)
@@ -149,7 +149,7 @@ for scope in SCOPES:
 """)
 
 
-def test_a_registry_says_what_an_unusable_stack_lacks(run):
+def test_building_in_an_unusable_environment_says_what_is_missing(run):
     run("""
 sys.modules['mmpretrain'] = None  # not installed
 try:

@@ -1,6 +1,6 @@
 """Which part of mmfish may import which; ``python tests/test_rooms.py`` draws it.
 
-Read from the sources: nothing is imported. A room is a folder or a lone module of the package;
+The sources are read, not imported. A room is a folder or a lone module of the package;
 `benchmarks` and `demo` are the rooms beside it.
 """
 
@@ -118,7 +118,7 @@ def picture() -> str:
     return '\n'.join(lines)
 
 
-def test_every_room_has_its_floor():
+def test_every_room_is_on_a_floor():
     assert {room(name) for name in MODULES} - {'mmfish', *BESIDE} <= set(FLOOR)
 
 
@@ -135,7 +135,7 @@ def test_a_room_imports_only_the_floors_below(name):
     assert upward == []
 
 
-def test_the_package_imports_nothing_that_belongs_beside_it():
+def test_the_package_imports_neither_benchmarks_demo_nor_their_libraries():
     assert [
         f'{one.place} imports {one.target}'
         for one in IMPORTS

@@ -163,7 +163,7 @@ def test_an_empty_environment_gets_the_pins_of_onedl(site):
     )
 
 
-def test_who_has_packages_of_openmmlab_is_told_to_install_openmmlabs(site):
+def test_beside_openmmlab_packages_the_command_installs_openmmlabs(site):
     replace(site, 'mmengine', '0.10.7')
     replace(site, 'mmdet', '3.3.0')
     for module in ('mmcv', 'mmpretrain'):
@@ -179,7 +179,7 @@ def test_who_has_packages_of_openmmlab_is_told_to_install_openmmlabs(site):
     ('torch', 'torchvision'),
     [('2.11.0+cu130', '==0.26.0'), ('2.9.1+cpu', '==0.24.1'), ('2.15.0', '>=0.29.1')],
 )
-def test_a_missing_torchvision_is_the_one_for_the_torch_that_is_there(site, torch, torchvision):
+def test_a_missing_torchvision_is_advised_to_fit_the_installed_torch(site, torch, torchvision):
     replace(site, 'torch', torch)
     (site / 'torchvision').unlink()
     assert import_complaint(site).endswith(
@@ -188,7 +188,7 @@ def test_a_missing_torchvision_is_the_one_for_the_torch_that_is_there(site, torc
     )
 
 
-def test_a_mere_folder_of_that_name_is_no_module(site):
+def test_an_empty_folder_is_not_a_module(site):
     (site / 'mmdet').unlink()
     (site / 'mmdet').mkdir()
     assert import_complaint(site).startswith('mmfish needs mmdet, which')

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate through Slurm.
 #   tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
-# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS size the job.
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS size the job.
 set -euo pipefail
 
 USAGE="usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]"

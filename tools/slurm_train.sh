@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Train through Slurm.
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
-# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS size the job: 16 GPUs are the paper's.
-# SIGNAL is sent that many seconds before the job's time is up (USR1@120): the run saves its state
-# after the current iteration and stops, as it does when it is preempted (SIGTERM).
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS size the job. The paper's runs have 16
+# GPUs.
+# SIGNAL (USR1@120): the signal that Slurm sends, and how many seconds before the job's time is up. The
+# run then saves its state after the current iteration and stops, as it does on preemption (SIGTERM).
 # REQUEUE=1 submits the job with sbatch instead of waiting for it. After such a stop Slurm starts it
 # again, and it resumes. Its output goes to WORK_DIR/slurm.log.
 set -euo pipefail
@@ -43,8 +44,8 @@ elif [ -z "${MMFISH_TOOLS:-}" ]; then
     exec sbatch "${job[@]}" --requeue --open-mode=append --output="$WORK_DIR/slurm.log" "$0" "$@"
 fi
 
-# From here on this is the batch job. On preemption this shell may get SIGTERM, too, and has to
-# outlive the ranks.
+# From here on this is the batch job. On preemption this shell may get SIGTERM too, and has to outlive
+# the ranks.
 trap : TERM
 status=0
 "${train[@]}" --resume || status=$?

@@ -12,7 +12,8 @@ model = dict(
     head=dict(type='mmfish.FishNetClsHead', num_classes=10, in_channels=112, feat_size=14),
 )
 
-# For the data sets that build on this: an eighth of the width is 4 pixels of CIFAR's 32.
+# Transforms for the configs of the data sets. The padding is an eighth of the width, as are the 4
+# pixels that are usual for CIFAR's 32.
 resize = dict(type='Resize', scale=56)
 shift = dict(type='RandomCrop', crop_size=56, padding=7)
 flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')

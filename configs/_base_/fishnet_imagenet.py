@@ -13,7 +13,7 @@ model = dict(
 )
 
 train_pipeline = [
-    # Whole numbers would wrap around where Lighting brightens beyond 255.
+    # Lighting may brighten a pixel beyond 255, where integers would wrap around.
     dict(type='LoadImageFromFile', to_float32=True),
     dict(
         type='RandomResizedCrop',

@@ -4,7 +4,7 @@ _base_ = '../_base_/fishnet55_small.py'
 model = dict(backbone=dict(in_channels=1))
 data_preprocessor = dict(num_classes=10, mean=[33.46], std=[78.87])
 
-# No flips: a mirrored digit is none. And test_mode is what chooses the files, whatever split says.
+# No flips: a mirrored digit is not a digit. MMPretrain goes by test_mode, not by split.
 train_pipeline = [_base_.resize, _base_.shift, _base_.pack]
 test_pipeline = [_base_.resize, _base_.pack]
 data_root = 'data/mnist'

@@ -59,12 +59,12 @@ def test_a_classifier_takes_a_step_at_the_size_of_its_own_pipeline():
     assert 0 < loss < 10
 
 
-def test_what_the_data_preprocessor_spoils_is_found():
+def test_a_data_preprocessor_that_makes_the_loss_nan_fails():
     with pytest.raises(UsageError, match='loss of the first step is nan'):
         check_config(classifier(mean=[128] * 3, std=[0] * 3))
 
 
-def test_one_line_for_each_and_failures_are_counted(tmp_path, capsys):
+def test_each_config_gets_a_line_and_failures_are_counted(tmp_path, capsys):
     broken = tmp_path / 'broken.py'
     broken.write_text(f"_base_ = '{DEMO}'\nmodel = dict(neck=dict(in_channels=[1, 2, 3, 4]))")
     with pytest.raises(UsageError, match='1 of 3 configs failed'):

@@ -52,7 +52,7 @@ def test_macs_are_half_of_what_torch_counts_as_flops(arch):
     assert 0 < counts.elementwise < counts.macs / 5
 
 
-def test_a_detector_of_a_config():
+def test_a_detector_is_counted_from_its_config():
     config = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')
     model = build_model(config)
     counts = complexity(model, (64, 96))

@@ -14,7 +14,7 @@ from benchmarks.gradient_flow import (
 
 
 class Reversed(nn.Module):
-    """Two convolutions that are not built in the order in which they compute."""
+    """Two convolutions that run in the opposite order to that in which they are built."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Reversed(nn.Module):
         return self.last(self.first(x)).mean((2, 3))
 
 
-def test_norms_are_those_of_autograd_in_the_order_of_computing():
+def test_gradient_norms_are_those_of_autograd_in_forward_order():
     model, (images, labels) = Reversed(), synthetic_images(4, size=16)
     norms = gradient_norms(model, images, labels)
     assert list(norms) == ['first', 'last']

@@ -1,4 +1,4 @@
-"""Activation memory, counted by hand and on real memory."""
+"""Activation memory, compared with counts by hand and with a real forward pass."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_activations_that_are_discarded_do_not_count():
     assert activation_memory(model, torch.randn(2, 8, 16, 16)) == FLOATS
 
 
-def test_of_a_checkpointed_block_only_the_input_counts():
+def test_a_checkpointed_block_counts_its_input_alone():
     assert activation_memory(Chain(with_cp=True), torch.randn(2, 8, 16, 16)) == FLOATS
 
 

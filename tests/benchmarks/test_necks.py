@@ -7,7 +7,7 @@ def logs(work_dir):
     return sorted(work_dir.glob('*/*/vis_data/scalars.json'))
 
 
-def test_each_neck_is_trained_without_clipping_once_and_in_a_folder_of_its_own(shapes, tmp_path):
+def test_each_neck_is_trained_once_without_clipping_in_its_own_folder(shapes, tmp_path):
     outcomes = compare_necks(shapes, tmp_path, iterations=2, seeds=(0,))
     assert outcomes.keys() == NECKS.keys()
     for (outcome,) in outcomes.values():

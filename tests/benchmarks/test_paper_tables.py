@@ -1,4 +1,4 @@
-"""Runs are read as MMEngine writes them, and shown as what they are."""
+"""Runs of MMEngine are read, and shown as finished or not, beside the published numbers."""
 
 import csv
 import io
@@ -71,7 +71,7 @@ def train(epochs: int, total: int = 3, metrics=coco, start: int = 1) -> tuple[di
 
 
 class Line(BaseModel):
-    """The least that MMEngine trains; its prediction is how many steps it has taken."""
+    """The smallest model that MMEngine trains; it predicts the number of its steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Score(BaseMetric):
 
 
 def train_for_iterations(work_dir: Path, iterations: int) -> None:
-    """A run of MMEngine's own, with evaluation and a line in the log every second iteration."""
+    """A real run, with an evaluation and a line in the log every second iteration."""
     data = dict(
         batch_size=1,
         dataset=[dict(inputs=torch.ones(1))] * 10,
@@ -118,7 +118,7 @@ def train_for_iterations(work_dir: Path, iterations: int) -> None:
 
 
 class TestRuns:
-    def test_a_run_that_is_not_there(self, tmp_path):
+    def test_a_missing_run(self, tmp_path):
         run = read_run(tmp_path / 'none')
         assert (run.name, run.state, run.metrics, run.finished) == ('none', 'not run', {}, False)
 
@@ -128,7 +128,7 @@ class TestRuns:
         assert run.metrics['coco/bbox_mAP'] == 0.303
         assert (run.state, run.finished) == ('epoch 3 of 3', True)
 
-    def test_an_unfinished_run_says_so(self, tmp_path):
+    def test_an_unfinished_run_is_marked(self, tmp_path):
         write_run(tmp_path, '20260101_000000', *train(2))
         run = read_run(tmp_path)
         assert (run.state, run.finished) == ('epoch 2 of 3', False)
@@ -143,32 +143,32 @@ class TestRuns:
         write_run(tmp_path, '20260102_000000', *train(3, start=2))
         assert read_run(tmp_path).state == 'epoch 3 of 3'
 
-    def test_a_run_that_was_started_anew_is_the_new_one(self, tmp_path):
+    def test_of_a_run_that_was_started_anew_the_new_start_counts(self, tmp_path):
         write_run(tmp_path, '20260101_000000', *train(3))
         write_run(tmp_path, '20260102_000000', *train(1))
         assert read_run(tmp_path).state == 'epoch 1 of 3'
 
-    def test_iterations_are_counted_although_mmengine_writes_step_0(self, tmp_path):
+    def test_a_finished_run_of_iterations_is_finished_despite_step_0_in_the_log(self, tmp_path):
         train_for_iterations(tmp_path, 4)
         run = read_run(tmp_path)
         assert '"step": 0' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
         assert (run.state, run.finished) == ('iteration 4 of 4', True)
         assert run.metrics['score/value'] == 4
 
-    def test_the_last_iteration_counts_although_it_is_not_logged(self, tmp_path):
+    def test_a_run_is_finished_even_if_its_last_iteration_is_not_logged(self, tmp_path):
         train_for_iterations(tmp_path, 5)  # logged every second one, and evaluated
         training, evaluations = read_logs(tmp_path)
         assert (list(training), list(evaluations)) == ([2, 4], [2, 4, 5])
         assert read_run(tmp_path).finished
 
-    def test_iterations_that_are_not_all_there(self, tmp_path):
+    def test_an_interrupted_run_of_iterations_is_unfinished(self, tmp_path):
         train_for_iterations(tmp_path, 6)
         log = next(tmp_path.glob('*/vis_data/scalars.json'))
         log.write_text(''.join(log.read_text().splitlines(keepends=True)[:4]))  # killed
         run = read_run(tmp_path)
         assert (run.state, run.finished) == ('iteration 4 of 6', False)
 
-    def test_a_test_of_the_last_checkpoint(self, tmp_path):
+    def test_a_test_of_the_last_checkpoint_is_a_finished_result(self, tmp_path):
         config, lines = train(3)
         write_run(tmp_path, '20260101_000000', config, lines)
         write_test(tmp_path, '20260102_000000', 'x/epoch_3.pth', coco(0.5), **config)
@@ -178,7 +178,7 @@ class TestRuns:
         assert run.metrics['coco/bbox_mAP'] == 0.5
         assert (run.state, run.finished) == ('epoch 3 of 3', True)
 
-    def test_a_test_of_weights_from_elsewhere(self, tmp_path):
+    def test_a_test_of_weights_from_elsewhere_is_marked(self, tmp_path):
         write_test(tmp_path, '20260104_000000', 'a/fishnet150.pth', coco(0.2))
         run = read_run(tmp_path)
         assert run.metrics['coco/bbox_mAP'] == 0.2
@@ -195,19 +195,19 @@ class TestCells:
             (37.5, True, '**37.5** (37.0, +0.5)'),
         ],
     )
-    def test_more_than_three_tenths_away_is_off(self, measured, off, text):
+    def test_a_result_more_than_0_3_away_is_marked(self, measured, off, text):
         cell = Cell(37.0, measured, 1, judged=True)
         assert cell.off is off
         assert str(cell) == text
 
-    def test_no_result_says_why(self):
+    def test_a_missing_result_has_its_reason(self):
         assert str(Cell(37.0, None, 1, 'not run', False, True)) == 'not run (37.0)'
 
     def test_what_was_not_published_is_left_out(self):
         assert str(Cell(None, 6.1, 2)) == '6.10'
         assert str(Cell(37.0, None, 1)) == '(37.0)'
 
-    def test_an_unfinished_run_has_a_star(self):
+    def test_an_unfinished_run_gets_a_star(self):
         assert str(Cell(37.0, 37.1, 1, 'epoch 1 of 3', False, True)) == '37.1* (37.0)'
 
 
@@ -234,7 +234,7 @@ class TestTables:
         (table,) = paper_tables(tmp_path, ['Table 2'])
         parameters, error = table.rows['max-pooling 2x2']
         assert parameters.measured == 24.9594
-        assert str(error) == '22.21* (21.93)'  # no schedule in its config: who knows
+        assert str(error) == '22.21* (21.93)'  # its config has no schedule, so it may be unfinished
 
     def test_parameters_of_every_row_are_counted(self, tmp_path):
         (table,) = paper_tables(tmp_path, ['Table 2'])
@@ -260,7 +260,7 @@ class TestTables:
 
 
 class TestPublished:
-    def test_every_row_has_a_number_or_none_for_each_column(self):
+    def test_every_row_has_an_entry_for_each_column(self):
         for name, table in load_published()['tables'].items():
             assert table['source'], name
             for row in table['rows']:
@@ -287,7 +287,7 @@ class TestPublished:
             assert [round(fish - other, 1) for fish, other in pairs] == gains
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+def test_a_missing_folder_is_named(tmp_path, monkeypatch):
     few = {'tables': {'Table 3': load_published()['tables']['Table 3']}}
     monkeypatch.setattr('benchmarks.paper_tables.load_published', lambda: few)
     markdown = write_paper_tables(tmp_path / 'none', tmp_path / 'out')

@@ -1,4 +1,4 @@
-"""The page and its CSV are the measured ones; nothing is measured here."""
+"""The page is made from the CSV of the measurements; nothing is measured here."""
 
 import shutil
 from pathlib import Path
@@ -43,11 +43,11 @@ def test_the_page_has_the_tables_of_the_csv_and_both_plots(page, figures):
         '| fishnet150 | 1 | 1344x1344 | 4.405 (1.834) | 13.494 (6.029) | 2339 (1423) |',
     ],
 )
-def test_figures_as_they_were_measured(row):
+def test_the_page_has_the_measured_figures(row):
     assert row in (DOCS / 'performance.md').read_text().splitlines()
 
 
-def test_figures_of_another_environment_are_neither_mixed_nor_lost(page, figures):
+def test_figures_of_another_environment_are_kept_and_not_mixed(page, figures):
     lines = figures.read_text().replace('x86_64 CPU', 'another CPU').splitlines(keepends=True)
     figures.write_text(''.join(lines[:-4]))  # the last run is missing
     before = figures.read_text()
@@ -56,14 +56,14 @@ def test_figures_of_another_environment_are_neither_mixed_nor_lost(page, figures
     assert figures.read_text() == before
 
 
-def test_a_page_without_a_place_for_a_table_is_left_as_it_was(page):
+def test_a_page_that_lacks_the_marks_of_a_table_is_not_changed(page):
     before = page.read_text()
     with pytest.raises(UsageError, match=r"no place for the table 'other'.*<!-- table: other -->"):
         fill_page(page, {'growth': 'new', 'other': 'new'})
     assert page.read_text() == before
 
 
-def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
+def test_only_the_text_between_the_marks_is_replaced(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(
         'one\n<!-- table: a -->\nold\n<!-- end -->\ntwo\n<!-- table: b -->\n<!-- end -->'
@@ -75,7 +75,7 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     )
 
 
-def test_the_csv_gives_back_what_was_added(tmp_path):
+def test_the_csv_is_read_as_it_was_written(tmp_path):
     file = tmp_path / 'new' / 'figures.csv'
     run = {'FishNet-150, BN': Measurement(1.5, 0.25, 7, 8, 9, {'aten::add': 0.5, 'a b=c': 0.125})}
     settings = [setting for setting, _ in page_runs()]

@@ -56,7 +56,7 @@ def test_convolutions_run_alone_at_the_same_shapes_and_layout(training):
     ('kind', 'step'),
     [('backbone', 'inference'), ('backbone', 'training'), ('detector', 'inference')],
 )
-def test_a_run_measures_its_networks(kind, step):
+def test_a_benchmark_measures_its_networks(kind, step):
     mode = 'fused, channels-last' if step == 'inference' else 'FrozenBN, channels-last, with_cp'
     name = f'FishNet-77, {mode}'
     run = benchmark(Setting(kind, step, 'fishnet77', 1, 64, 64), [name], rounds=2)
@@ -69,7 +69,7 @@ def test_a_run_measures_its_networks(kind, step):
     assert any('conv' in operator for operator in ours.operators)
 
 
-def test_the_peak_is_what_a_step_takes_at_most():
+def test_the_peak_is_the_most_memory_of_a_step():
     taken = _peak(lambda: torch.ones(3, 2**23).sum(), torch.device('cpu'))
     assert 0 <= taken - 3 * 4 * 2**23 < 64  # and the sum
 
@@ -82,7 +82,7 @@ def test_batchnorm_is_fixed_in_every_training(name):
     assert not any(norm.training for norm in norms)
 
 
-def test_resnet_has_the_modes_too():
+def test_resnet_is_measured_in_the_same_modes():
     name = 'ResNet-50, FrozenBN, channels-last'
     with DefaultScope.overwrite_default_scope('mmdet'):
         model, treatment = _builders(Setting('detector', 'training'))[name]()
@@ -97,7 +97,7 @@ def test_detectors_are_not_compiled():
 
 
 @pytest.mark.parametrize('wrong', [dict(batch=0), dict(height=0)], ids=str)
-def test_nothing_to_measure_is_said_before_anything_is_done(wrong):
+def test_empty_measurements_are_refused(wrong):
     with pytest.raises(UsageError, match='must be at least 1, got'):
         benchmark(Setting(**wrong))
     with pytest.raises(UsageError, match='must be at least 1, got'):
@@ -110,7 +110,7 @@ def test_a_missing_gpu_is_named():
         benchmark(Setting(), device='cuda')
 
 
-def test_the_command(tmp_path):
+def test_the_tool_measures_and_writes_csv(tmp_path):
     command = [sys.executable, 'tools/benchmark.py', '--keep-memory', '--rounds', '1']
     command += ['--arch', 'fishnet77', '--contestants', 'FishNet-77, fused, channels-last']
     command += ['--size', '64x96', '--csv', str(tmp_path / 'out.csv')]
@@ -121,7 +121,7 @@ def test_the_command(tmp_path):
     assert {setting: ['FishNet-77, fused, channels-last']} == {k: list(v) for k, v in runs.items()}
 
 
-def test_a_size_that_is_none_is_said():
+def test_an_invalid_size_is_named():
     with pytest.raises(argparse.ArgumentTypeError, match="expected HxW, as 800x1344, got '800'"):
         runpy.run_path('tools/benchmark.py')['_size']('800')
 

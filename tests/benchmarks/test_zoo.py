@@ -43,13 +43,13 @@ def test_families_begin_with_their_plainest_config():
     }
 
 
-def test_what_was_tried_is_not_tried_again(results):
+def test_a_config_with_outcomes_is_not_tried_again(results):
     before = results.read_text()
     assert list(dict(run_zoo(CONFIGS, results))) == CONFIGS
     assert results.read_text() == before
 
 
-def test_where_a_control_fails_another_config_stands_for_the_family(results):
+def test_if_the_control_fails_another_config_represents_the_family(results):
     assert list(dict(run_zoo(CONFIGS, results, one_per_family=True))) == [
         'atss/atss_r50_ms.py',
         'dcn/x101.py',
@@ -57,11 +57,11 @@ def test_where_a_control_fails_another_config_stands_for_the_family(results):
     ]
 
 
-def test_of_another_arch_nothing_is_known(results):
+def test_outcomes_of_another_arch_are_not_read(results):
     assert read_results(results, 'fishnet99') == {}
 
 
-def test_a_death_with_fishnet_is_none_of_the_control(tmp_path, monkeypatch):
+def test_a_crash_with_fishnet_leaves_the_outcome_of_the_control(tmp_path, monkeypatch):
     monkeypatch.setitem(COLUMNS, 'FishNet', lambda cfg, arch: os._exit(139))
     (outcomes,) = dict(run_zoo([RETINANET], tmp_path / 'zoo.jsonl')).values()
     assert outcomes == dict(control='passed', FishNet='the process died (exit code 139)')
@@ -109,7 +109,7 @@ def test_the_page_has_a_place_for_every_table(tmp_path):
 
 
 @pytest.mark.parametrize('classes', [1, 80, 1203])
-def test_the_targets_are_of_the_classes_of_a_model(classes):
+def test_targets_have_the_classes_of_the_model(classes):
     samples = model_inputs(dict(bbox_head=dict(num_classes=classes)), 64)['data_samples']
     assert len(samples) == 2
     labels = torch.cat([sample.gt_instances.labels for sample in samples])

@@ -21,7 +21,7 @@ def classifier():
 
 @pytest.fixture(scope='module')
 def released(classifier, tmp_path_factory):
-    """A file as the authors released theirs."""
+    """A file in the form of the authors' release."""
     file = tmp_path_factory.mktemp('released') / 'fishnet99.tar'
     state_dict = {f'module.{key}': value for key, value in to_official(classifier).items()}
     torch.save(dict(epoch=100, state_dict=state_dict, optimizer=dict(state={})), file)
@@ -51,7 +51,7 @@ def test_the_tool_writes_weights_and_where_they_come_from(
     assert_equal(content['state_dict'], classifier)
 
 
-def test_the_backbone_alone_is_one_that_a_backbone_loads(released, tmp_path):
+def test_a_backbone_loads_the_weights_of_the_backbone_alone(released, tmp_path):
     target = tmp_path / 'backbone.pth'
     convert_checkpoint(str(released), target, backbone_only=True)
     FishNet('fishnet99').load_state_dict(torch.load(target)['state_dict'], strict=True)
@@ -68,7 +68,7 @@ def test_official_to_ours_and_back_is_bit_exact(released, tmp_path):
     assert_equal(from_official(found), from_official(expected))
 
 
-def test_what_is_no_classifier_leaves_no_file(tmp_path):
+def test_an_incomplete_classifier_is_refused_and_no_file_written(tmp_path):
     torch.save(dict(state_dict={'backbone.stem.0.weight': torch.zeros(1)}), tmp_path / 'part.pth')
     with pytest.raises(CheckpointError, match='fishnet99 but has no'):
         convert_checkpoint(str(tmp_path / 'part.pth'), tmp_path / 'ours.pth')

@@ -1,4 +1,4 @@
-"""The network is the released one: its numbers (see tests/data), its keys, its parameters."""
+"""The network is the released one in its numbers (see tests/data), keys and parameters."""
 
 import copy
 import json
@@ -90,7 +90,7 @@ def test_loss_and_every_gradient_in_train_mode_are_those_of_the_released_network
     parameters = dict(classifier.named_parameters())
     assert {our_name[key] for key in expected['grad']} == parameters.keys()
     norms = {key: parameters[our_name[key]].grad.norm().item() for key in expected['grad']}
-    # The one bias that every path normalises away again: rounding, here and there.
+    # Every path from this bias leads through a BatchNorm that subtracts it: only rounding is left.
     assert norms.pop('fish.fish.3.1.bias') < 1e-12 * max(norms.values())
     errors = {key: abs(norm / expected['grad'][key]['norm'] - 1) for key, norm in norms.items()}
     errors['loss'] = abs(loss.item() / expected['loss_value'] - 1)
@@ -115,7 +115,7 @@ def test_parameter_count_with_1000_classes(arch, expected):
 
 
 def test_keys_of_fishnet201_map_too():
-    """They are those of 150 with more blocks, each like the second one of its row."""
+    """The additional blocks have the keys of the second block of their row in FishNet-150."""
     with torch.device('meta'):
         modules = torch.nn.ModuleDict(dict(backbone=FishNet('fishnet201'), head=FishNetClsHead()))
     assert from_official(released_keys('fishnet201')).keys() == modules.state_dict().keys()
@@ -153,15 +153,15 @@ def test_a_tensor_of_another_shape_is_named_with_the_arch_and_both_shapes():
         from_official(state_dict)
 
 
-def test_another_number_of_classes_is_taken():
+def test_another_number_of_classes_is_accepted():
     state_dict = released_keys('fishnet99')
     state_dict['fish.fish.9.4.1.weight'] = torch.empty(10, 1056, 1, 1)
     state_dict['fish.fish.9.4.1.bias'] = torch.empty(10)
     assert from_official(state_dict)['head.score.6.weight'].shape == (10, 1056, 1, 1)
 
 
-def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_taken():
-    """The authors used torch 0.4.0; load_state_dict itself fills the counters in."""
+def test_a_file_without_batch_counters_from_before_torch_0_4_1_is_accepted():
+    """The authors used torch 0.4.0. PyTorch's load_state_dict adds the counters."""
     state_dict = {
         key: tensor
         for key, tensor in released_keys('fishnet99').items()
@@ -180,7 +180,7 @@ def test_a_file_from_before_torch_0_4_1_lacks_the_counters_of_batches_and_is_tak
     ],
     ids=['another network', 'a file, not its state dict'],
 )
-def test_what_is_no_released_state_dict_is_refused_by_one_of_its_keys(state_dict):
+def test_another_state_dict_is_refused_and_one_of_its_keys_named(state_dict):
     with pytest.raises(CheckpointError, match='|'.join(map(re.escape, state_dict))):
         from_official(state_dict)
 
@@ -189,7 +189,7 @@ def test_what_is_no_released_state_dict_is_refused_by_one_of_its_keys(state_dict
     ('source', 'name'), [('official', official_name), ('pytorchcv', pytorchcv_name)]
 )
 @pytest.mark.parametrize('arch', ['fishnet99', 'fishnet150', 'fishnet201'])
-def test_a_name_of_ours_becomes_theirs_and_ours_again(arch, source, name):
+def test_names_convert_to_the_others_and_back(arch, source, name):
     with torch.device('meta'):
         modules = torch.nn.ModuleDict(dict(backbone=FishNet(arch), head=FishNetClsHead()))
     ours = list(modules.state_dict())
@@ -227,7 +227,7 @@ def images(shape):
 
 
 def relative_error(tensor, expected):
-    """The largest deviation of the recorded values and statistics, by the tensor's own scale."""
+    """The largest deviation of recorded values and statistics, relative to the tensor's scale."""
     assert list(tensor.shape) == expected['shape']
     values = tensor.flatten()[expected['at']] - tensor.new_tensor(expected['values'])
     deviations = [
@@ -245,7 +245,7 @@ def released_to_ours(state_dict):
 
 
 def released_keys(arch):
-    """A released state dict as far as keys and shapes go."""
+    """The keys and shapes of a released state dict."""
     shapes = dict(REFERENCES['fishnet150' if arch == 'fishnet201' else arch]['state_dict'])
     if arch == 'fishnet201':
         # The last block of each row that is longer than in 150.

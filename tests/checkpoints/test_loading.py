@@ -1,9 +1,12 @@
 import argparse
+import functools
 import json
 import re
 import subprocess
 import sys
+import threading
 import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -73,7 +76,7 @@ def test_pytorchcv_gives_the_same_logits(arch):
     assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
-def test_to_the_released_names_and_back_changes_nothing(state_dict):
+def test_converting_to_the_released_names_and_back_changes_nothing(state_dict):
     back = from_official(to_official(state_dict))
     assert back.keys() == state_dict.keys()
     assert all(torch.equal(back[key], state_dict[key]) for key in back)
@@ -82,7 +85,7 @@ def test_to_the_released_names_and_back_changes_nothing(state_dict):
 @pytest.mark.parametrize(
     'kind', ['official', 'pytorchcv', 'classifier', 'detector', 'backbone', "timm's layout"]
 )
-def test_pretrained_takes_every_kind_of_file_whole(kind, theirs, state_dict, tmp_path):
+def test_pretrained_loads_all_weights_of_every_kind_of_file(kind, theirs, state_dict, tmp_path):
     runner_state = dict(
         meta=dict(epoch=1, seed=0),
         message_hub=dict(log_scalars={'train/loss': HistoryBuffer([1.0], [1])}),
@@ -106,7 +109,7 @@ def test_pretrained_takes_every_kind_of_file_whole(kind, theirs, state_dict, tmp
 
 
 def as_if_saved_under(core, content, path):
-    """Save with the name that NumPy's core has in one of its major versions."""
+    """Save with the module name of NumPy's core in another major version."""
     torch.save(content, path)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -140,7 +143,7 @@ def test_numpy_arrays_and_scalars_of_every_plain_type_are_read(kind, core, tmp_p
     found = read_content(str(tmp_path / 'weights.pth'))
     for name, expected in content.items():
         assert isinstance(found[name], np.ndarray if expected.ndim else np.generic)
-        # NumPy itself reads other machines' byte order into this one's.
+        # NumPy converts the byte order of other machines when it reads.
         assert found[name].dtype == expected.dtype.newbyteorder('=')
         np.testing.assert_array_equal(found[name], expected)
 
@@ -160,14 +163,14 @@ def test_plain_python_data_is_read(tmp_path):
 
 @pytest.mark.parametrize('backbone', [SwinTransformer, PyramidVisionTransformerV2])
 @pytest.mark.parametrize('layout', ['model', 'state_dict', 'plain'])
-def test_mmdetections_own_backbones_load_the_layouts_that_they_know(backbone, layout, tmp_path):
+def test_mmdetections_backbones_load_the_file_layouts_that_they_support(backbone, layout, tmp_path):
     options = {
         SwinTransformer: dict(embed_dims=12, depths=[1] * 4, num_heads=[1, 1, 1, 1]),
         PyramidVisionTransformerV2: dict(embed_dims=4, num_layers=[1] * 4),
     }[backbone]
     torch.manual_seed(0)
     expected = backbone(**options).state_dict()
-    # Swin takes its weights out of a detector.
+    # Swin loads the backbone out of the weights of a detector.
     prefix = 'backbone.' if backbone is SwinTransformer else ''
     weights = {prefix + key: tensor for key, tensor in expected.items()}
     rest = dict(optimizer=dict(state={}), epoch=np.int64(3), config=ConfigDict(a=1))
@@ -196,10 +199,8 @@ def hub_url(scheme):
     'checkpoint',
     ['torchvision://resnet50', 'openmmlab://detectron2/resnet50_caffe', 'mmcls://vgg11'],
 )
-def test_a_name_in_one_of_mmengines_schemes_is_loaded_by_mmengine(
-    checkpoint, tmp_path, monkeypatch
-):
-    """Its downloads are kept in torch's folder, in which one lies already here."""
+def test_mmengine_loads_names_in_its_own_schemes(checkpoint, tmp_path, monkeypatch):
+    """Nothing is downloaded: the file is in torch's download folder already."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     file = tmp_path / 'hub' / 'checkpoints' / Path(urlparse(hub_url(checkpoint)).path).name
     file.parent.mkdir(parents=True)
@@ -214,7 +215,7 @@ def test_a_name_that_mmengine_does_not_know_is_an_error():
         read_state_dict('openmmlab://trout')
 
 
-def test_mmengine_loads_by_itself_again_after_a_run(tmp_path):
+def test_after_a_run_mmengine_loads_as_before(tmp_path):
     path = str(tmp_path / 'weights.pth')
     torch.save(dict(state_dict={}, options=argparse.Namespace(lr=1)), path)
     with plain_data_only(), pytest.raises(CheckpointError, match='could run code'):
@@ -222,7 +223,20 @@ def test_mmengine_loads_by_itself_again_after_a_run(tmp_path):
     assert CheckpointLoader.load_checkpoint(path)['options'].lr == 1
 
 
-def test_what_somebody_else_allowed_torch_to_read_stays_allowed(tmp_path):
+def test_code_in_a_download_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    torch.save(dict(state_dict={}, options=argparse.Namespace(lr=1)), tmp_path / 'weights.pth')
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/weights.pth'
+        with plain_data_only(), pytest.raises(CheckpointError, match='could run code'):
+            CheckpointLoader.load_checkpoint(url)
+        server.shutdown()
+    assert list(tmp_path.glob('torch/**/weights.pth'))
+
+
+def test_safe_globals_that_others_added_stay(tmp_path):
     torch.save(HistoryBuffer, tmp_path / 'weights.pth')
     torch.serialization.add_safe_globals([HistoryBuffer])
     read_content(str(tmp_path / 'weights.pth'))
@@ -238,7 +252,7 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'kind', [PretrainedInit, 'mmengine.Pretrained', 'mmfish.PretrainedFishNet']
 )
-def test_pretrained_may_be_written_in_every_way_that_configs_know(kind, state_dict, tmp_path):
+def test_every_way_to_write_pretrained_in_a_config_works(kind, state_dict, tmp_path):
     torch.save(state_dict, tmp_path / 'weights.pth')
     init_cfg = dict(type=kind, checkpoint=str(tmp_path / 'weights.pth'))
     net = FishNet('fishnet99', init_cfg=init_cfg)
@@ -270,7 +284,7 @@ assert net.stem[0].weight.double().sum().item() == {expected!r}
 """)
 
 
-def test_weights_are_loaded_without_fcntl_too_as_on_windows():
+def test_weights_are_loaded_without_fcntl_as_on_windows():
     run_python("""
 import sys
 sys.modules['fcntl'] = None
@@ -278,21 +292,21 @@ import mmfish.checkpoints
 """)
 
 
-def test_a_state_dict_is_renamed_alike_with_and_without_knowing_its_arch(theirs, state_dict):
+def test_official_and_pytorchcv_state_dicts_are_renamed_alike(theirs, state_dict):
     official = to_official(state_dict)
     for renamed in (under_our_names(theirs.state_dict(), ''), under_our_names(official, '')):
         assert renamed.keys() == state_dict.keys()
         assert all(torch.equal(renamed[key], state_dict[key]) for key in state_dict)
 
 
-def test_two_tensors_for_one_place_in_the_network_are_refused(state_dict):
+def test_two_tensors_for_the_same_place_are_refused(state_dict):
     official = to_official(state_dict)
     official['backbone.stem.0.weight'] = official['conv1.0.weight']
     with pytest.raises(CheckpointError, match='the file has two tensors for the same place'):
         under_our_names(official, 'the file')
 
 
-def test_a_network_with_fewer_levels_takes_its_part(state_dict, tmp_path):
+def test_a_network_with_fewer_levels_loads_what_it_has(state_dict, tmp_path):
     torch.save(state_dict, tmp_path / 'weights.pth')
     loaded = pretrained(tmp_path / 'weights.pth', out_indices=(0, 1)).state_dict()
     assert loaded

@@ -24,7 +24,7 @@ PUBLIC = dict(type='Pretrained', checkpoint='pytorchcv://fishnet150')
 
 
 def detector(neck=None, **backbone):
-    """A config with a ResNet, as small as it gets: it is never built as a whole."""
+    """The smallest config with a ResNet; it is never built as a whole."""
     backbone = dict(type='ResNet', depth=18, init_cfg=dict(type='Pretrained', checkpoint='x'))
     return Config(dict(default_scope='mmdet', model=dict(backbone=backbone, neck=neck)))
 
@@ -86,7 +86,7 @@ def test_image_statistics_are_those_of_the_weights():
     assert preprocessor.bgr_to_rgb
     assert preprocessor.mean == [123.675, 116.28, 103.53]
     assert preprocessor.std == [58.395, 57.12, 57.375]
-    assert preprocessor.pad_mask  # what else it does stays
+    assert preprocessor.pad_mask  # its other settings stay
 
 
 def test_in_a_semi_supervised_detector():
@@ -124,7 +124,7 @@ def test_in_a_tracker_the_detectors_backbone_changes_and_its_checkpoint_goes():
         ('reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py', lambda m: m.head, 2112),
     ],
 )
-def test_whoever_reads_the_backbone_gets_its_channels(config, find, expected):
+def test_each_part_that_reads_the_backbone_gets_its_channels(config, find, expected):
     try:
         before = read_config(f'mmdet::{config}')
     except UsageError:
@@ -132,7 +132,7 @@ def test_whoever_reads_the_backbone_gets_its_channels(config, find, expected):
     assert find(plug_in(before).model).in_channels == expected
 
 
-def test_heads_behind_a_neck_keep_a_number_that_a_level_of_the_backbone_had_too():
+def test_heads_behind_a_neck_keep_their_channels():
     cfg = plug_in('mmdet::htc/htc_r50_fpn_1x_coco.py')
     assert cfg.model.rpn_head.in_channels == 256
     assert cfg.model.roi_head.semantic_head.in_channels == 256
@@ -155,7 +155,7 @@ def test_a_neck_without_channels_to_set_gets_the_old_widths():
     assert cfg.model.neck == [adapter, neck]
 
 
-def test_strides_that_fishnet_has_elsewhere_are_pointed_out():
+def test_if_another_level_has_the_stride_the_error_names_it():
     path = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py'
     with pytest.raises(UsageError, match=r'strides \(16,\).*have \(32,\): pass out_indices=\(2,\)'):
         plug_in(path)
@@ -165,7 +165,7 @@ def test_strides_that_fishnet_has_elsewhere_are_pointed_out():
     assert model.roi_head.bbox_head.in_channels == 1600
 
 
-def test_strides_that_fishnet_does_not_have_are_refused_without_a_way_out():
+def test_strides_that_no_level_has_are_refused():
     dilated = with_backbone(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
     with pytest.raises(UsageError, match=r'strides \(4, 8, 8, 8\).*have \(4, 8, 16, 32\)$'):
         plug_in(dilated)
@@ -192,17 +192,17 @@ def test_heads_that_name_their_level_get_its_channels():
         ('yolox/yolox_s_8xb8-300e_coco.py', 'no ResNet-like backbone.*found CSPDarknet'),
     ],
 )
-def test_what_cannot_take_fishnet_is_told_why(config, reason):
+def test_a_detector_that_cannot_take_fishnet_is_refused_with_the_reason(config, reason):
     with pytest.raises(UsageError, match=reason):
         plug_in(f'mmdet::{config}')
 
 
-def test_a_backbone_given_as_a_class():
+def test_a_backbone_may_be_given_as_a_class():
     cfg = with_backbone(type=ResNet)
     assert plug_in(cfg).model.backbone.type == 'mmfish.FishNet'
 
 
-def test_what_is_no_config_or_has_no_working_backbone_is_told_so(tmp_path):
+def test_a_config_without_a_working_backbone_is_refused(tmp_path):
     broken = tmp_path / 'broken.py'
     broken.write_text('model = = 1')
     for cfg, match in (
@@ -214,7 +214,7 @@ def test_what_is_no_config_or_has_no_working_backbone_is_told_so(tmp_path):
             plug_in(cfg)
 
 
-def test_a_backbone_with_its_own_features_loses_them_and_the_log_says_so(log):
+def test_features_that_fishnet_lacks_are_removed_and_logged(log):
     cfg = with_backbone(
         dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, True, True, True)
     )
@@ -225,7 +225,7 @@ def test_a_backbone_with_its_own_features_loses_them_and_the_log_says_so(log):
     ]
 
 
-def test_every_stage_of_a_resnet_frozen_is_all_of_fishnet_frozen():
+def test_if_all_of_resnet_was_frozen_all_of_fishnet_is():
     backbone = plug_in(with_backbone(frozen_stages=4)).model.backbone
     with torch.device('meta'):
         fish = FishNet(**{k: v for k, v in backbone.items() if k not in ('type', 'init_cfg')})
@@ -243,7 +243,7 @@ def test_groups_fit_fishnets_channels_and_public_weights_need_batch_norm(kind, l
     assert 'BatchNorm' not in log[1]
 
 
-def test_with_weights_everything_stays_fixed_that_was_and_nothing_is_logged(log):
+def test_with_weights_what_was_fixed_stays_fixed_and_nothing_is_logged(log):
     fixed = dict(frozen_stages=1, norm_eval=True, norm_cfg=dict(type='BN', requires_grad=False))
     own = dict(type=PretrainedInit, checkpoint='fishnet99.pth')
     for arch, options in (('fishnet150', {}), ('fishnet99', dict(init_cfg=own))):
@@ -276,7 +276,7 @@ def test_without_weights_all_of_fishnet_learns_and_the_log_says_why(arch, log):
         dict(type='SyncBN', requires_grad=False),
     ],
 )
-def test_without_weights_fixed_norm_layers_become_layers_that_learn(norm_cfg, log):
+def test_without_weights_fixed_norm_layers_become_trainable(norm_cfg, log):
     backbone = plug_in(with_backbone(norm_cfg=norm_cfg), 'fishnet77').model.backbone
     with torch.device('meta'):
         fish = FishNet(**{k: v for k, v in backbone.items() if k != 'type'}).train()
@@ -296,7 +296,7 @@ def test_options_of_the_caller_stay_without_weights(log):
     assert 'instead of' not in log[0]
 
 
-def test_the_ways_out_of_batch_norm_that_the_log_names_work(log):
+def test_the_norm_layers_that_the_log_suggests_work(log):
     cfg = Config(dict(model=dict(detector=with_backbone().model)))
     cfg = plug_in(cfg, 'fishnet77')
     options = re.search(r'GroupNorm \(--cfg-options (.*?)\)', log[0])[1].split()
@@ -310,7 +310,7 @@ def test_the_ways_out_of_batch_norm_that_the_log_names_work(log):
     assert 'model.detector.backbone.norm_cfg.type=SyncBN' in log[0]
 
 
-def test_the_adapter_begins_at_the_level_that_the_neck_reads_first():
+def test_the_adapter_starts_at_the_first_level_that_the_neck_reads():
     class LastLevels(nn.Module):
         def __init__(self):
             super().__init__()
@@ -325,7 +325,7 @@ def test_the_adapter_begins_at_the_level_that_the_neck_reads_first():
     assert 'end_level' not in adapter
 
 
-def test_out_indices_and_strides_are_those_of_the_arch():
+def test_out_indices_that_the_arch_lacks_are_refused():
     with pytest.raises(UsageError, match=r'levels of 0\.\.2'):
         plug_in(with_backbone(), 'fishnet55')
 

@@ -1,4 +1,4 @@
-"""Which files are checked, how often, for which classes; tests/hostile has what is refused."""
+"""Which annotation files are checked, and for which classes; tests/hostile has what is refused."""
 
 import json
 from typing import ClassVar
@@ -22,7 +22,7 @@ GOOD = dict(
 
 
 class OwnReading(CocoDataset):
-    """A data set of a user's that reads another format under COCO's names."""
+    """A user's subclass of CocoDataset that reads another format."""
 
     METAINFO: ClassVar = dict(classes=('car',))
 
@@ -31,7 +31,7 @@ class OwnReading(CocoDataset):
 
 
 class OwnClasses(CocoDataset):
-    """A data set of a user's that has its own classes only."""
+    """A user's subclass of CocoDataset with other classes."""
 
     METAINFO: ClassVar = dict(classes=('car', 'bus'))
 
@@ -74,7 +74,7 @@ def test_a_file_that_several_data_sets_share_is_read_once(tmp_path, monkeypatch)
         (dict(type='CityscapesDataset', _scope_='mmdet'), "'person'"),
     ],
 )
-def test_the_classes_are_those_that_mmdetection_finds(options, lacking, tmp_path, monkeypatch):
+def test_classes_are_found_as_in_mmdetection(options, lacking, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'names.txt').write_text('bus\ndog\n')
     with pytest.raises(DataError, match=f'no category {lacking}'):
@@ -121,7 +121,7 @@ SEGMENTATIONS = [
 
 
 @pytest.mark.parametrize('indent', [None, 1])
-def test_only_good_polygons_are_not_parsed(indent, tmp_path):
+def test_only_good_polygons_are_skipped_in_parsing(indent, tmp_path):
     content = dict(GOOD, annotations=[dict(segmentation=value, id=1) for value in SEGMENTATIONS])
     text = json.dumps(content, indent=indent)
     (tmp_path / 'a.json').write_text(text)
@@ -132,8 +132,16 @@ def test_only_good_polygons_are_not_parsed(indent, tmp_path):
         assert read['annotations'][number] == content['annotations'][number]
 
 
+@pytest.mark.parametrize('separators', [(', ', ': '), (',', ':')])
+def test_good_polygons_are_not_parsed_which_makes_large_files_fast(separators, tmp_path):
+    content = dict(GOOD, annotations=[dict(segmentation=value) for value in SEGMENTATIONS[:2]])
+    (tmp_path / 'a.json').write_text(json.dumps(content, separators=separators))
+    read = annotations._read(str(tmp_path / 'a.json'))
+    assert [annotation['segmentation'] for annotation in read['annotations']] == [[], []]
+
+
 @pytest.mark.parametrize('number', ['01', '1.', '.5', '--1', '1 2', '1,,2', 'x', '1.2.3', '1,'])
-def test_numbers_that_are_no_json_are_refused_within_polygons_too(number, tmp_path):
+def test_invalid_json_numbers_in_polygons_are_refused(number, tmp_path):
     text = json.dumps(GOOD).replace('"segmentation": []', f'"segmentation": [[1,1,9,1,9,{number}]]')
     with pytest.raises(DataError, match='no JSON'):
         check(dict(type='CocoDataset', ann_file=write(tmp_path / 'a.json', text)))

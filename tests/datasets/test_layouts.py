@@ -73,7 +73,7 @@ def test_an_incomplete_folder_is_counted(tmp_path):
         check_data(config(tmp_path), ('train',))
 
 
-def test_segmentation_maps_are_looked_for(tmp_path):
+def test_missing_segmentation_maps_are_named(tmp_path):
     write(tmp_path)
     cfg = config(tmp_path)
     cfg.train_dataloader.dataset.dataset.data_prefix.seg = 'stuffthingmaps/train2017/'
@@ -87,7 +87,7 @@ def test_remote_storage_is_left_alone():
     check_data(config('s3://bucket/coco/'), ('train',))
 
 
-def test_data_root_moves_data_sets_evaluators_and_the_variable(tmp_path):
+def test_data_root_changes_data_sets_evaluators_and_the_variable(tmp_path):
     cfg = config()
     set_data_root(cfg, tmp_path)
     write(tmp_path)
@@ -97,7 +97,7 @@ def test_data_root_moves_data_sets_evaluators_and_the_variable(tmp_path):
 
 
 def mixed(*roots):
-    """A config that trains on a data set of each root, the last of which is evaluated on."""
+    """A config that trains on a data set in each root but the last, and evaluates on the last."""
     parts = [dict(type=CocoDataset, data_root=root, ann_file='a.json') for root in roots]
     return Config(
         dict(
@@ -109,7 +109,7 @@ def mixed(*roots):
     )
 
 
-def test_data_sets_in_several_folders_do_not_fit_into_one():
+def test_data_root_for_data_sets_in_several_folders_is_refused():
     cfg = mixed('data/coco/', 'data/lvis', 'data/coco/')
     before = cfg.to_dict()
     with pytest.raises(UsageError, match=r'data/coco, data/lvis.*--cfg-options') as error:
@@ -118,7 +118,7 @@ def test_data_sets_in_several_folders_do_not_fit_into_one():
     assert cfg.to_dict() == before
 
 
-def test_folders_within_a_data_root_stay_within_it():
+def test_folders_below_the_old_data_root_go_below_the_new_one():
     cfg = mixed('data/coco/extra/', 'data/coco', 'data/coco/')
     set_data_root(cfg, 'elsewhere')
     roots = [dataset.data_root for dataset in cfg.train_dataloader.dataset.datasets]
@@ -128,7 +128,7 @@ def test_folders_within_a_data_root_stay_within_it():
     assert cfg.val_dataloader.dataset.type is CocoDataset
 
 
-def test_a_folder_of_a_similar_name_is_another_one():
+def test_a_folder_with_the_same_prefix_is_another_folder():
     with pytest.raises(UsageError, match=r'data/coco, data/coco2017'):
         set_data_root(mixed('data/coco2017', 'data/coco'), 'elsewhere')
 
@@ -150,7 +150,7 @@ def test_other_formats_and_storage_are_left_to_mmdetection(tmp_path, options):
 
 
 @pytest.mark.parametrize('kind', ['CocoDataset', 'mmdet.CocoDataset', CocoDataset])
-def test_coco_is_looked_for_whichever_way_it_is_written(tmp_path, kind):
+def test_coco_is_recognised_however_it_is_written(tmp_path, kind):
     cfg = config(tmp_path)
     cfg.train_dataloader.dataset.dataset.type = kind
     with pytest.raises(MissingDataError, match='instances_train2017'):
@@ -158,14 +158,14 @@ def test_coco_is_looked_for_whichever_way_it_is_written(tmp_path, kind):
 
 
 @pytest.mark.parametrize('kind', ['ImageNet', 'mmpretrain.ImageNet', ImageNet])
-def test_imagenet_is_looked_for_whichever_way_it_is_written(tmp_path, kind):
+def test_imagenet_is_recognised_however_it_is_written(tmp_path, kind):
     cfg = imagenet(tmp_path)
     cfg.val_dataloader.dataset.type = kind
     with pytest.raises(MissingDataError, match='image-net'):
         check_data(cfg, ('val',))
 
 
-def test_a_data_root_for_data_that_lie_in_no_folder_is_an_error():
+def test_data_root_for_data_without_a_folder_is_an_error():
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='mmfish.Digits', split='train'))))
     with pytest.raises(UsageError, match='data_root'):
         set_data_root(cfg, 'elsewhere')

@@ -1,4 +1,4 @@
-"""What the transforms do that MMCV's and MMDetection's do not, and that they do the rest alike."""
+"""Where the transforms differ from MMCV's and MMDetection's, and that they do not elsewhere."""
 
 import copy
 
@@ -15,7 +15,7 @@ from mmfish.errors import DataError
 
 
 def loaded(height, width, masks=BitmapMasks):
-    """An image as the transforms that load it leave it, with one object that fills it."""
+    """A loaded image with one object that fills it."""
     outline = np.array([0, 0, width, 0, width, height, 0, height], np.float64)
     mask = np.ones((height, width), np.uint8)
     return dict(
@@ -29,7 +29,7 @@ def loaded(height, width, masks=BitmapMasks):
 @pytest.mark.parametrize('masks', [BitmapMasks, PolygonMasks])
 @pytest.mark.parametrize('keep_ratio', [True, False])
 @pytest.mark.parametrize('size', [(1, 1), (2, 3000), (3000, 2), (480, 640), (37, 53)])
-def test_resize_computes_what_that_of_mmdetection_does(size, keep_ratio, masks):
+def test_resize_computes_the_same_as_mmdetections(size, keep_ratio, masks):
     options = dict(scale=(1333, 800), keep_ratio=keep_ratio)
     results = loaded(*size, masks)
     expected = mmdet.datasets.transforms.Resize(**options)(copy.deepcopy(results))
@@ -45,7 +45,7 @@ def test_resize_computes_what_that_of_mmdetection_does(size, keep_ratio, masks):
 
 @pytest.mark.parametrize('masks', [BitmapMasks, PolygonMasks])
 @pytest.mark.parametrize(('size', 'resized'), [((1, 3000), (1, 1333)), ((9000, 3), (1333, 1))])
-def test_resize_leaves_a_pixel_of_the_shorter_side(size, resized, masks):
+def test_resize_keeps_one_pixel_of_the_shorter_side(size, resized, masks):
     results = Resize(scale=(1333, 800), keep_ratio=True)(loaded(*size, masks))
     assert results['img'].shape == (*resized, 3)
     assert results['gt_seg_map'].shape == results['img_shape'] == resized
@@ -61,7 +61,7 @@ def test_resize_leaves_a_pixel_of_the_shorter_side(size, resized, masks):
         dict(type='mmdet.ResizeShortestEdge', scale=800, max_size=1333),
     ],
 )
-def test_random_resizing_with_it_leaves_a_pixel_too(options):
+def test_random_resizing_keeps_one_pixel_of_the_shorter_side(options):
     transform = TRANSFORMS.build(dict(options, resize_type='mmfish.Resize'))
     assert transform(loaded(1, 3000))['img'].shape == (1, 1333, 3)
 
@@ -85,13 +85,13 @@ def test_masks_that_mmdetection_ignores_are_ignored(mask):
     assert results['gt_ignore_flags'].tolist() == [True]
 
 
-def test_a_polygon_far_outside_is_named_wherever_it_is_among_good_ones():
+def test_a_polygon_far_outside_is_named_at_any_position():
     good = [1, 1, 9, 1, 9, 9]
     for far in (1e9, float('nan')):
         with pytest.raises(DataError, match=r'a\.jpg \(image 7\).*coordinate'):
             LoadAnnotations(with_mask=True)(annotations([good, [*good[:-1], far], good]))
 
 
-def test_masks_that_are_not_loaded_are_not_judged():
+def test_masks_that_are_not_loaded_are_not_checked():
     results = LoadAnnotations(with_mask=False)(annotations([[1, 1, 1e9, 1, 6e8, 9e8]]))
     assert len(results['gt_bboxes']) == 1

@@ -28,7 +28,7 @@ def test_the_splits_hold_every_digit_once(splits):
     assert sorted(contents(splits['train']) + contents(splits['test'])) == expected
 
 
-def test_an_item_is_an_image_as_the_pipelines_of_small_images_take_it(splits):
+def test_an_item_has_the_form_that_the_pipelines_read(splits):
     item = splits['test'][0]
     assert item['img'].shape == (8, 8)
     assert item['img'].dtype == np.uint8
@@ -36,7 +36,7 @@ def test_an_item_is_an_image_as_the_pipelines_of_small_images_take_it(splits):
     assert splits['test'].metainfo['classes'][item['gt_label']] == str(item['gt_label'])
 
 
-def test_every_class_is_in_both_splits_in_like_shares(splits):
+def test_both_splits_have_every_class_in_equal_shares(splits):
     for dataset in splits.values():
         share = np.bincount(dataset.get_gt_labels(), minlength=10) / len(dataset)
         assert ((share > 0.07) & (share < 0.13)).all()

@@ -1,4 +1,4 @@
-"""The pictures are made from real files, and show what is in them."""
+"""Pictures of predictions and of the training, made from real files."""
 
 import json
 from pathlib import Path

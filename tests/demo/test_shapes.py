@@ -1,4 +1,4 @@
-"""The shapes data set: a valid COCO data set, the same bytes every time, never half of one."""
+"""The shapes data set is valid for COCO's tools, reproducible, and written whole or not at all."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ def coco(root: Path) -> COCO:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A data set of one and one image, to be tampered with."""
+    """A data set of one image in each split, for tests that change it."""
     return make_shapes(tmp_path / 'small', train=1, val=1, seed=SEED)
 
 
@@ -148,8 +148,8 @@ def test_other_sizes_hold_the_same_kind_of_image(size: int) -> None:
 
 
 @pytest.mark.parametrize('name', CLASSES)
-def test_mask_is_what_can_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One object of a plain colour on a plain ground: the mask is where the colour is."""
+def test_a_mask_covers_the_visible_pixels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One object of a plain colour on a plain ground: the mask is where its colour is."""
     monkeypatch.setattr(shapes, 'CLASSES', (name,))
     monkeypatch.setattr(shapes, 'MAX_OBJECTS', 1)
     monkeypatch.setattr(shapes, '_texture', lambda rng, size: np.zeros((size, size)))
@@ -217,7 +217,7 @@ def test_interrupted_attempt_leaves_nothing_that_looks_complete(
 def test_leftovers_of_a_killed_attempt_are_no_obstacle(tmp_path: Path) -> None:
     unfinished = tmp_path / '.shapes-killed' / 'shapes' / 'train2017'
     unfinished.mkdir(parents=True)
-    (tmp_path / 'shapes').mkdir()  # an empty folder is as good as none
+    (tmp_path / 'shapes').mkdir()  # an empty folder does not count
     target = make_shapes(tmp_path / 'shapes', train=1, val=1)
     assert (target / 'shapes.json').is_file()
 

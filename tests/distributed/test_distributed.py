@@ -1,4 +1,4 @@
-"""Several ranks, two hosts, and a killed run, once each. The commands beside this file do more."""
+"""One run each: several ranks, two hosts, killed. The commands beside this file do more."""
 
 import subprocess
 import sys

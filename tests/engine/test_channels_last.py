@@ -1,4 +1,4 @@
-"""Channels-last on two ranks: weights have their memory format before they are distributed."""
+"""Channels-last on two ranks: weights are converted before the model is wrapped."""
 
 import json
 import os

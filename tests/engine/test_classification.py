@@ -23,7 +23,7 @@ SHORT = {
 
 @pytest.fixture(autouse=True, scope='module')
 def _scope():
-    """A runner leaves its scope behind."""
+    """Reset the scope that a runner leaves behind."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
 
@@ -77,7 +77,7 @@ def test_tta_averages_the_scores_of_an_image_and_its_flip(trained, tmp_path):
         assert flipped.min() >= -1e-6
 
 
-def test_a_resumed_run_ends_where_the_whole_one_did(trained, tmp_path):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path):
     work_dir, whole = trained
     cfg = load_config(CONFIG, work_dir=str(tmp_path), cfg_options=SHORT)
     resumed = run_train(cfg, resume=str(work_dir / 'epoch_1.pth'))

@@ -83,7 +83,7 @@ class Sum(BaseMetric):
 
 
 class Models(Hook):
-    """Remembers what is run."""
+    """Record the model that is run."""
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.model = runner.model
@@ -104,7 +104,7 @@ def run_test(work_dir, model, *hooks, kind=Runner):
     return runner.test()['sum'], runner.model
 
 
-def test_channels_last_and_fuse_change_how_a_model_is_tested_and_nothing_else(tmp_path):
+def test_channels_last_and_fuse_change_the_model_and_not_its_predictions(tmp_path):
     model = Layers()
     model.bn.running_var.fill_(3)
     plain, fast = Models(), Models()
@@ -120,7 +120,7 @@ def test_channels_last_and_fuse_change_how_a_model_is_tested_and_nothing_else(tm
 
 
 class Detector(BaseModel):
-    """A backbone and a head, in a model or twice in one, as of a student and its teacher."""
+    """A backbone and a head."""
 
     def __init__(self, backbone):
         super().__init__()
@@ -160,7 +160,7 @@ def load(work_dir, model, state_dict, *, whole):
 
 
 @pytest.mark.parametrize('whole', [True, False])
-def test_a_model_without_fishnet_loads_what_fits(tmp_path, whole):
+def test_a_model_without_fishnet_loads_the_weights_that_fit(tmp_path, whole):
     model = Detector(nn.Conv2d(3, 3, 3))
     before = model.head.bias.clone()
     weights = dict(torch.nn.Module.state_dict(Detector(nn.Conv2d(3, 3, 3))), other=torch.ones(1))
@@ -169,7 +169,7 @@ def test_a_model_without_fishnet_loads_what_fits(tmp_path, whole):
     assert torch.equal(model.head.bias, before)
 
 
-def test_only_fishnet_has_to_fit_when_a_training_starts_from_a_detector(tmp_path):
+def test_a_training_from_a_detector_needs_only_fishnet_to_fit(tmp_path):
     model = Detector(fishnet())
     weights = model.state_dict()
     load(tmp_path, model, without(weights, 'head.bias'), whole=False)

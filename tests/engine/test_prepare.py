@@ -1,4 +1,4 @@
-"""What is changed in a config before a run, one feature after the other."""
+"""The changes to a config before a run, one feature after the other."""
 
 from pathlib import Path
 
@@ -89,7 +89,7 @@ class OwnHook(CheckpointHook):
 
 
 @pytest.mark.parametrize(('loop', 'hook'), [('OwnLoop', 'OwnHook'), (OwnLoop, OwnHook)])
-def test_loops_and_checkpoint_hooks_of_ones_own_stay(loop, hook):
+def test_the_users_own_loops_and_checkpoint_hooks_stay(loop, hook):
     cfg = Config(
         dict(
             train_cfg=dict(type=loop, max_epochs=1),
@@ -122,13 +122,13 @@ def test_a_pure_python_config_can_still_be_dumped_and_read(tmp_path):
         ('mmdet', 'mmcv.transforms.LoadImageFromFile', 'mmfish.LoadImageFromFile'),
         ('mmdet', 'LoadAnnotations', 'mmfish.LoadAnnotations'),
         ('mmengine', 'mmdet.LoadAnnotations', 'mmfish.LoadAnnotations'),
-        # MMCV's, which knows no masks of MMDetection's, and MMDetection's other ones.
+        # MMCV's own, and others of MMDetection: they stay.
         ('mmpretrain', 'LoadAnnotations', 'LoadAnnotations'),
         ('mmdet', 'LoadPanopticAnnotations', 'LoadPanopticAnnotations'),
         ('mmdet', 'LoadMultiChannelImageFromFiles', 'LoadMultiChannelImageFromFiles'),
     ],
 )
-def test_stock_loading_is_replaced_in_wrapped_data_sets_too(scope, kind, ours):
+def test_loading_is_replaced_in_wrapped_data_sets_too(scope, kind, ours):
     dataset = dict(type='RepeatDataset', dataset=dict(pipeline=[dict(type=kind, color_type='x')]))
     cfg = Config(dict(default_scope=scope, train_dataloader=dict(dataset=dataset)))
     use_own_transforms(cfg)
@@ -140,7 +140,7 @@ def test_auto_scale_lr_without_a_base_batch_size_is_an_error():
         scale_learning_rate(Config(dict()))
 
 
-def test_showing_predictions_without_the_hook_for_it_is_an_error():
+def test_showing_predictions_without_a_visualization_hook_is_an_error():
     with pytest.raises(UsageError, match='default_hooks'):
         run_test(Config(dict(launcher='none')), 'checkpoint.pth', show_dir='pictures')
 
@@ -164,12 +164,12 @@ def test_tta_without_settings_flips_and_packs_what_the_boxes_need():
     )
 
 
-def test_channels_last_does_not_replace_a_runner_of_ones_own():
+def test_channels_last_does_not_replace_the_users_own_runner():
     with pytest.raises(UsageError, match='FlexibleRunner'):
         use_channels_last(Config(dict(runner_type='FlexibleRunner')))
 
 
-def test_ranks_on_the_cpu_keep_a_wrapper_of_ones_own(monkeypatch):
+def test_ranks_on_the_cpu_keep_the_users_own_wrapper(monkeypatch):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
     cfg = Config(dict(launcher='pytorch', find_unused_parameters=True))
     give_each_rank_a_device(cfg)
@@ -229,9 +229,7 @@ def test_a_restart_before_the_first_checkpoint_resumes_from_the_file_again(
     assert job.start(count=2) == written
 
 
-def test_a_restart_of_a_run_that_began_anew_does_not_resume_an_earlier_one(
-    earlier_run, monkeypatch
-):
+def test_a_restart_of_a_new_run_does_not_resume_an_earlier_run(earlier_run, monkeypatch):
     job = Job(earlier_run, monkeypatch)
     assert job.start() is None
     assert job.start(count=1) is None
@@ -242,7 +240,7 @@ def test_a_restart_of_a_resumed_run_resumes_again(earlier_run, monkeypatch):
     assert job.start() == job.start(count=1) == str(earlier_run / 'epoch_2.pth')
 
 
-def test_a_file_that_cannot_be_resumed_from_leaves_the_pointer(earlier_run, monkeypatch):
+def test_a_refused_file_does_not_change_last_checkpoint(earlier_run, monkeypatch):
     (earlier_run / 'epoch_1.pth').write_bytes(b'')
     with pytest.raises(CheckpointError):
         Job(earlier_run, monkeypatch, resume=str(earlier_run / 'epoch_1.pth')).start()

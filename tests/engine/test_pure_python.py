@@ -22,7 +22,7 @@ RESNET = str(CONFIGS / 'retinanet_resnet.py')
 
 @pytest.fixture(autouse=True, scope='module')
 def _scope():
-    """A runner leaves its scope behind."""
+    """Reset the scope that a runner leaves behind."""
     with DefaultScope.overwrite_default_scope('mmengine'):
         yield
 
@@ -35,7 +35,7 @@ def trained(request, shapes, tmp_path_factory):
     return request.param, run_train(cfg)
 
 
-def test_a_training_has_every_guarantee(trained):
+def test_a_training_has_atomic_checkpoints_exact_resume_and_our_transforms(trained):
     _, runner = trained
     assert any(type(hook) is AtomicCheckpointHook for hook in runner.hooks)
     assert isinstance(runner.train_loop, ResumableTrainLoop)
@@ -53,7 +53,7 @@ def test_the_config_in_the_work_directory_can_be_read(trained):
     assert ('mmfish' in written.pretty_text) is (config == FISHNET)
 
 
-def test_a_run_resumes_from_it(trained, shapes, tmp_path):
+def test_a_run_resumes_from_its_checkpoint(trained, shapes, tmp_path):
     config, runner = trained
     cfg = load_config(
         config,
@@ -65,7 +65,7 @@ def test_a_run_resumes_from_it(trained, shapes, tmp_path):
     assert resumed.iter == 2 * runner.iter
 
 
-def test_tta_predicts_what_mmdetections_own_tool_does(trained, shapes, tmp_path, monkeypatch):
+def test_tta_predicts_the_same_as_mmdetections_tool(trained, shapes, tmp_path, monkeypatch):
     config, runner = trained
     checkpoint = f'{runner.work_dir}/epoch_1.pth'
     cfg = load_config(config, data_root=str(shapes), work_dir=str(tmp_path / 'ours'))
@@ -75,7 +75,7 @@ def test_tta_predicts_what_mmdetections_own_tool_does(trained, shapes, tmp_path,
 
     tool = Path(mmdet.__file__).parent / '.mim/tools/test.py'
     arguments = [tmp_path / 'config.py', checkpoint, '--tta', '--out', tmp_path / 'theirs.pkl']
-    # Its own settings for --tta are names of MMDetection's.
+    # The names in its own settings for --tta are looked up in the default scope.
     arguments += ['--work-dir', tmp_path / 'theirs', '--cfg-options', 'default_scope=mmdet']
     monkeypatch.setattr('sys.argv', [str(tool), *map(str, arguments)])
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -91,10 +91,10 @@ def test_tta_predicts_what_mmdetections_own_tool_does(trained, shapes, tmp_path,
             assert torch.equal(one['pred_instances'][key], other['pred_instances'][key])
 
 
-def test_weights_that_do_not_fit_stop_a_fishnet_and_are_a_warning_for_others(
+def test_weights_that_do_not_fit_are_an_error_for_fishnet_and_else_a_warning(
     trained, shapes, tmp_path, capsys
 ):
-    """As in MMDetection, whose other models load what fits."""
+    """Models of MMDetection load what fits, with its own warning."""
     config, runner = trained
     state_dict = runner.model.state_dict()
     del state_dict['bbox_head.retina_cls.weight']

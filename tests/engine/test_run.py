@@ -1,6 +1,7 @@
-"""From a config to a run: which model, which data, what is refused before it begins."""
+"""From a config to a run: options of the command line, and checks before anything is built."""
 
 import argparse
+import json
 import signal
 from pathlib import Path
 
@@ -14,7 +15,13 @@ from mmfish.engine.check import check_training
 from mmfish.engine.fault_tolerance.stopping import SIGNALS
 from mmfish.engine.prepare import prepare_training
 from mmfish.engine.run import load_config, run_test, run_train
-from mmfish.errors import CheckpointError, MissingDataError, TrainingError, UsageError
+from mmfish.errors import (
+    CheckpointError,
+    DataError,
+    MissingDataError,
+    TrainingError,
+    UsageError,
+)
 
 CONFIG = config_path('mask_rcnn_fishnet150_fpn_coco.py')
 PURE_PYTHON = Path(__file__).parent / 'pure_python'
@@ -36,7 +43,7 @@ def test_cfg_options_have_the_last_word_over_data_root():
     assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
 
 
-def test_weights_that_are_not_there_are_named_with_the_ways_out(tmp_path):
+def test_missing_weights_are_named_with_what_to_do(tmp_path):
     name = str(tmp_path / 'fishnet99.pth')
     cfg = load_config(CONFIG, cfg_options={'model.backbone.init_cfg.checkpoint': name})
     with pytest.raises(CheckpointError, match=r'fishnet99\.pth.*checkpoint=FILE.*init_cfg=None'):
@@ -44,7 +51,7 @@ def test_weights_that_are_not_there_are_named_with_the_ways_out(tmp_path):
 
 
 @pytest.mark.parametrize('option', ['init_cfg=None', 'init_cfg.checkpoint={}'])
-def test_from_scratch_or_from_a_file_the_run_gets_as_far_as_the_data(option, tmp_path):
+def test_cfg_options_start_a_run_from_scratch_or_from_a_file(option, tmp_path):
     file = tmp_path / 'fishnet150.pth'
     file.touch()
     parser = argparse.ArgumentParser()
@@ -64,7 +71,7 @@ def test_out_must_name_a_pickle():
 
 
 def resnet(shapes, tmp_path, **options):
-    """A run of a detector without FishNet, which has no network to load anything from."""
+    """The config of a run of a detector without FishNet."""
     cfg = load_config(RESNET, data_root=str(shapes), work_dir=str(tmp_path), cfg_options=options)
     prepare_training(cfg)
     return cfg
@@ -87,7 +94,7 @@ def test_weights_of_other_models_are_left_to_mmengine(checkpoint, shapes, tmp_pa
     check_training(resnet(shapes, tmp_path, **options))
 
 
-def test_files_of_other_models_are_not_looked_into_but_have_to_be_there(shapes, tmp_path):
+def test_weight_files_of_other_models_must_exist_and_are_not_read(shapes, tmp_path):
     file = tmp_path / 'swin.pth'
     options = {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=str(file))}
     with pytest.raises(CheckpointError, match=r'swin\.pth, and there is no such file'):
@@ -96,7 +103,7 @@ def test_files_of_other_models_are_not_looked_into_but_have_to_be_there(shapes, 
     check_training(resnet(shapes, tmp_path, **options, load_from=str(file)))
 
 
-def test_fishnet_in_a_student_has_its_weights_checked(shapes, tmp_path):
+def test_weights_of_a_fishnet_in_a_student_are_checked(shapes, tmp_path):
     cfg = load_config(FISHNET, data_root=str(shapes), work_dir=str(tmp_path))
     cfg.model.backbone.type = 'mmfish.FishNet'
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
@@ -104,6 +111,32 @@ def test_fishnet_in_a_student_has_its_weights_checked(shapes, tmp_path):
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='holds no FishNet'):
         check_training(cfg)
+
+
+@pytest.mark.parametrize(
+    ('variables', 'error'),
+    [
+        (dict(), DataError),
+        (dict(RANK='8', LOCAL_RANK='0'), DataError),
+        (dict(RANK='9', LOCAL_RANK='1'), json.JSONDecodeError),
+        (dict(SLURM_PROCID='9', SLURM_LOCALID='1'), json.JSONDecodeError),
+    ],
+)
+def test_the_first_rank_of_each_machine_checks_before_anything_is_built(
+    variables, error, shapes, tmp_path, monkeypatch
+):
+    """The other ranks do not check: they get as far as MMDetection's own reader."""
+    for name in ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / 'broken.json').write_text('no JSON')
+    options = {'train_dataloader.dataset.ann_file': str(tmp_path / 'broken.json')}
+    work_dir = tmp_path / 'run'
+    cfg = load_config(RESNET, data_root=str(shapes), work_dir=str(work_dir), cfg_options=options)
+    with pytest.raises(error):
+        run_train(cfg)
+    assert work_dir.exists() is (error is not DataError)
 
 
 def test_signals_are_handled_as_before_after_a_training_that_failed(shapes, tmp_path):

@@ -1,4 +1,4 @@
-"""One training step on a GPU in each mode that is recommended for training, and in all together."""
+"""One training step on a GPU in each mode that the docs recommend, and in all of them together."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A detector, a data set and tools small enough to meet a bad input within a second."""
+"""A detector, a data set and tools, so small that a bad input is met within a second."""
 
 import runpy
 from pathlib import Path
@@ -61,7 +61,7 @@ def unformatted(*args, load_config=engine_run.load_config, **kwargs):
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
-    """Run a tool in this process; gives the sentence that it ends with, None if it succeeds."""
+    """Run a tool in this process; returns the sentence it ends with, or None if it succeeds."""
 
     def run(name, *arguments):
         path = str(TOOLS / name)

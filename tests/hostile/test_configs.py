@@ -1,4 +1,4 @@
-"""Configs whose parts do not fit, or that are for another version: named before a run."""
+"""Configs with mistakes are refused before a run, and the mistake is named."""
 
 import copy
 import re
@@ -100,7 +100,7 @@ def test_the_tools_refuse(case, name, tool, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['none.py', 'config.txt', '.'])
-def test_what_is_no_config_file_is_named(name, tool, tmp_path):
+def test_a_file_that_is_no_config_is_named(name, tool, tmp_path):
     (tmp_path / 'config.txt').touch()
     message = tool('train.py', tmp_path / name)
     assert re.search(
@@ -171,7 +171,7 @@ def test_necks_that_do_not_fit_are_named(neck, message):
 
 
 class DataDependent(nn.Module):
-    """Like operators without a meta kernel: it cannot be judged without numbers."""
+    """A neck that needs real numbers, so that it cannot run on meta tensors."""
 
     in_channels = (1, 2, 3)
 
@@ -183,20 +183,20 @@ class MyFishNet(FishNet):
     pass
 
 
-def test_a_neck_that_cannot_be_judged_passes():
+def test_a_neck_that_cannot_run_on_meta_tensors_passes():
     judged(dict(type=DataDependent))
     judged([dict(type=DataDependent), MAPPER])
 
 
 @pytest.mark.parametrize('kind', ['FishNet', 'mmfish.models.FishNet', FishNet, MyFishNet])
-def test_fishnet_is_found_however_it_is_written_and_wherever_it_stands(kind):
+def test_fishnet_is_found_however_and_wherever_it_is_written(kind):
     backbone = dict(type=kind, arch='fishnet77')
     model = dict(backbone=backbone, neck={**FPN77, 'in_channels': [1, 2, 3, 4]})
     with pytest.raises(ConfigError, match=r'model\.detector\.neck of type FPN'):
         validate_config(Config(dict(model=dict(type='SoftTeacher', detector=model))))
 
 
-def test_other_backbones_are_not_judged():
+def test_other_backbones_are_not_checked():
     backbone = dict(type='ResNet', depth=18, num_stages='none')
     model = dict(type='RetinaNet', backbone=backbone, neck={**FPN77, 'in_channels': [1]})
     validate_config(Config(dict(default_scope='mmdet', model=model)))
@@ -214,7 +214,7 @@ def test_an_adapter_that_several_ranks_cannot_train_is_refused():
     validate_config(cfg)
 
 
-def test_an_evaluation_does_not_skip_images():
+def test_an_evaluation_that_would_skip_images_is_refused():
     cfg = Config.fromfile(COCO)
     cfg.test_dataloader.dataset.pipeline[0].ignore_empty = True
     with pytest.raises(ConfigError, match='test_dataloader has ignore_empty=True'):
@@ -222,7 +222,7 @@ def test_an_evaluation_does_not_skip_images():
 
 
 @pytest.mark.parametrize('config', [COCO, IMAGENET, config_path('htc_fishnext229_fpn_coco.py')])
-def test_good_configs_pass_and_load_with_names(config):
+def test_good_configs_pass_and_get_loading_that_names_files(config):
     cfg = Config.fromfile(config)
     validate_config(cfg)
     use_own_transforms(cfg)

@@ -1,4 +1,4 @@
-"""Data that cannot be trained on: named before the run or when loaded, or left out and counted."""
+"""Bad data is named before the run or when it is loaded, or left out and counted."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def original(shapes):
 
 @pytest.fixture
 def root(shapes, tmp_path):
-    """A copy of the shapes, to be spoiled."""
+    """A copy of the shapes, for tests that damage it."""
     return shutil.copytree(shapes, tmp_path / 'data')
 
 
@@ -44,7 +44,7 @@ def spoiled(root, original, change):
 
 
 def build(root, pipeline=None, **options):
-    """The data set as a run looks at it and builds it."""
+    """Check and build the data set as a run does."""
     dataset = dict(
         data_root=str(root),
         ann_file=ANNOTATIONS,
@@ -178,7 +178,7 @@ def warnings(caplog):
 
 
 @pytest.mark.parametrize('case', LEFT_OUT)
-def test_annotations_are_left_out_with_a_count(case, root, original, warnings):
+def test_annotations_that_are_left_out_are_counted(case, root, original, warnings):
     change, message = LEFT_OUT[case]
     spoiled(root, original, change)
     dataset = build(root)
@@ -189,7 +189,7 @@ def test_annotations_are_left_out_with_a_count(case, root, original, warnings):
     assert re.search(message, record.getMessage())
 
 
-def test_good_annotations_are_taken_without_a_word(root, original, warnings):
+def test_good_annotations_pass_silently(root, original, warnings):
     dataset = build(root)
     assert sum(len(s['instances']) for s in map(dataset.get_data_info, range(len(dataset)))) == len(
         original['annotations']
@@ -197,12 +197,12 @@ def test_good_annotations_are_taken_without_a_word(root, original, warnings):
     assert not [r for r in warnings.records if 'annotations' in r.getMessage()]
 
 
-def test_images_without_annotations_are_enough_to_be_tested_on(root, original):
+def test_images_without_annotations_are_enough_for_testing(root, original):
     spoiled(root, original, lambda c: c.pop('annotations') and None)
     assert len(build(root, test_mode=True)) == 16
 
 
-def test_one_class_written_without_a_comma_is_named(root):
+def test_a_single_class_without_a_comma_is_named(root):
     with pytest.raises(DataError, match=r"\('circle',\)"):
         build(root, metainfo=dict(classes='circle'))
 
@@ -330,7 +330,7 @@ def strange_sizes(root, original):
     (root / ANNOTATIONS).write_text(json.dumps(content))
 
 
-def test_images_of_one_pixel_and_very_long_ones_are_trained_on(config, root, original, tool):
+def test_images_of_one_pixel_and_very_long_images_can_be_trained_on(config, root, original, tool):
     strange_sizes(root, original)
     # Resized as in COCO's configs: the longest would take the memory of 50 ordinary images.
     resized = root / 'resized.py'
@@ -358,7 +358,7 @@ def train(config, root, *options):
     )
 
 
-def test_train_says_what_the_annotations_have(config, root, original, tool):
+def test_train_names_what_is_wrong_with_the_annotations(config, root, original, tool):
     spoiled(root, original, put('annotations', image_id=10**6))
     message = tool(*train(config, root))
     assert message.startswith(f'train.py: {root}/{ANNOTATIONS}: annotation ')
@@ -372,7 +372,7 @@ def test_an_error_in_a_worker_process_is_one_sentence(config, root, original, to
     assert 'cannot be read' in message
 
 
-def test_nothing_to_train_on_is_said(config, root, tool):
+def test_an_empty_training_set_is_named(config, root, tool):
     message = tool(*train(config, root, 'train_dataloader.dataset.filter_cfg.min_size=100'))
     assert 'nothing to train on' in message
 

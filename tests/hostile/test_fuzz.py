@@ -1,4 +1,4 @@
-"""Whatever the arch, image size or state dict: it works, or it is mmfish's own error.
+"""Any arch, image size or state dict works, or ends in an error of mmfish's own.
 
 ``HYPOTHESIS_PROFILE=long`` tries a hundred times as many.
 """
@@ -102,7 +102,7 @@ options = st.fixed_dictionaries(
 
 
 @given(arch=mostly(archs()), options=options, size=st.tuples(*[st.integers(1, 150)] * 2))
-def test_any_arch_is_built_and_computes_or_is_refused(arch, options, size):
+def test_any_arch_works_or_is_refused(arch, options, size):
     try:
         with torch.device('meta'):
             net = FishNet(arch, **options).eval()
@@ -128,7 +128,7 @@ shapes = st.one_of(
 
 
 @given(shape=shapes)
-def test_images_of_any_size_are_computed_or_refused(net, shape):
+def test_images_of_any_size_work_or_are_refused(net, shape):
     try:
         with torch.no_grad():
             levels = net(torch.zeros(shape))

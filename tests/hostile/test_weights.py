@@ -1,4 +1,4 @@
-"""Files with weights that are not what they were taken for: refused in one sentence, unread."""
+"""Bad checkpoint files are refused in one sentence, and nothing in them is executed."""
 
 import io
 import os
@@ -64,7 +64,7 @@ def code_beside_the_weights(path, state_dict):
 
 
 def code_through_getattr(path, state_dict):
-    """A pickle of allowed names alone, which gets at `exec` through the globals of a method."""
+    """A pickle with allowed names only, which reaches `exec` through the globals of a method."""
 
     def text(string):
         return pickle.BINUNICODE + len(string).to_bytes(4, 'little') + string.encode()
@@ -210,13 +210,13 @@ FILES = {
     'integers': (integers, r'stem\.0\.weight'),
     'sparse': (sparse, r'stem\.0\.weight'),
 }
-# Readable and ordinary numbers: seen when the model is there to compare with.
+# Readable files of good numbers: only a comparison with the model shows what is wrong.
 SEEN_LATE = ('another network', 'another arch', 'another shape', 'more blocks', 'integers')
 
 
 @pytest.fixture(params=FILES)
 def bad(request, good, tmp_path):
-    """The path of a bad file, and what is to be said of it."""
+    """The path of a bad file, and what the error must say."""
     make, message = FILES[request.param]
     path = tmp_path / 'weights.pth'
     make(path, good)
@@ -231,7 +231,7 @@ def assert_clear(error, path, message):
     error.match(message)
 
 
-def test_a_backbone_refuses_it_and_keeps_its_weights(bad, detector):
+def test_a_backbone_refuses_a_bad_file_and_keeps_its_weights(bad, detector):
     path, message = bad
     before = {key: tensor.clone() for key, tensor in detector.backbone.state_dict().items()}
     with pytest.raises(CheckpointError) as error:
@@ -241,8 +241,8 @@ def test_a_backbone_refuses_it_and_keeps_its_weights(bad, detector):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_run_refuses_it_before_any_of_it_is_in_the_model(bad, detector):
-    """As MMEngine's runner loads, and its hooks see it: read, then checked."""
+def test_a_run_refuses_a_bad_file_before_the_model_changes(bad, detector):
+    """As in a run: MMEngine's runner reads the file, then the hook checks it."""
     path, message = bad
     before = {key: tensor.clone() for key, tensor in detector.state_dict().items()}
 
@@ -256,7 +256,7 @@ def test_a_run_refuses_it_before_any_of_it_is_in_the_model(bad, detector):
     assert all(torch.equal(before[key], tensor) for key, tensor in detector.state_dict().items())
 
 
-def test_convert_refuses_it_and_writes_nothing(bad, tool):
+def test_convert_refuses_a_bad_file_and_writes_nothing(bad, tool):
     path, _ = bad
     message = tool('convert_checkpoint.py', path, path.with_name('out.pth'))
     assert message
@@ -268,7 +268,7 @@ EARLY = [name for name in FILES if name not in SEEN_LATE]
 
 @pytest.mark.parametrize('bad', EARLY, indirect=True)
 @pytest.mark.parametrize('how', ['load_from', 'init_cfg', 'test'])
-def test_the_tools_refuse_what_cannot_be_read_before_the_model_is_built(bad, how, config, tool):
+def test_the_tools_refuse_unreadable_files_before_the_model_is_built(bad, how, config, tool):
     assert refused(bad, how, config, tool)
     assert not (bad[0].parent / 'work').exists()
 
@@ -283,7 +283,7 @@ def test_the_tools_refuse_what_cannot_be_read_before_the_model_is_built(bad, how
     ],
     indirect=['bad'],
 )
-def test_the_tools_refuse_what_does_not_fit(bad, how, config, tool):
+def test_the_tools_refuse_weights_that_do_not_fit(bad, how, config, tool):
     assert refused(bad, how, config, tool)
 
 
@@ -308,7 +308,7 @@ def refused(bad, how, config, tool):
 
 
 @pytest.mark.parametrize('how', ['load_from', 'init_cfg', 'convert'])
-def test_a_url_that_cannot_be_reached(how, config, tool, tmp_path):
+def test_a_url_that_cannot_be_reached_is_an_error(how, config, tool, tmp_path):
     with socket.socket() as closed:
         closed.bind(('127.0.0.1', 0))
         url = f'http://127.0.0.1:{closed.getsockname()[1]}/fishnet150.pth'
@@ -327,7 +327,7 @@ def test_a_url_that_cannot_be_reached(how, config, tool, tmp_path):
 def test_convert_refuses_nan(tmp_path, tool):
     with torch.device('meta'):
         parts = torch.nn.ModuleDict(dict(backbone=FishNet('fishnet99'), head=FishNetClsHead()))
-    # One number each, in every place: small files.
+    # Expanded from one number each, so that the files are small.
     state_dict = {k: torch.zeros(()).expand(t.shape) for k, t in parts.state_dict().items()}
     whole(tmp_path / 'good.pth', state_dict)
     assert convert_checkpoint(str(tmp_path / 'good.pth'), tmp_path / 'converted.pth')
@@ -342,7 +342,7 @@ def test_convert_refuses_nan(tmp_path, tool):
 
 @DATASETS.register_module()
 class DatasetWithNumPyColors(CocoDataset):
-    """What MMEngine saves of it, the metainfo, has another type than the numbers of the log."""
+    """A data set whose metainfo, which MMEngine saves, has NumPy arrays of several types."""
 
     METAINFO: ClassVar[dict] = dict(
         classes=('circle', 'square', 'triangle'),
@@ -351,7 +351,7 @@ class DatasetWithNumPyColors(CocoDataset):
     )
 
 
-def test_a_run_tests_and_resumes_what_it_saved_with_numpy_in_its_metainfo(config, tool, tmp_path):
+def test_a_run_with_numpy_in_its_metainfo_can_be_tested_and_resumed(config, tool, tmp_path):
     options = [
         f'{split}_dataloader.dataset.type={DatasetWithNumPyColors.__name__}'
         for split in ('train', 'val', 'test')
@@ -367,8 +367,8 @@ def test_a_run_tests_and_resumes_what_it_saved_with_numpy_in_its_metainfo(config
     assert list(tmp_path.glob('*iter_2.pth'))
 
 
-def test_a_good_checkpoint_and_one_for_other_classes_are_taken(good, config, tool, tmp_path):
-    """Or the refusals above would prove nothing; other heads are how detectors are fine-tuned."""
+def test_good_checkpoints_and_those_for_other_classes_are_accepted(good, config, tool, tmp_path):
+    """The control for the tests above. Fine-tuning needs heads with other classes."""
     key = 'roi_head.bbox_head.fc_cls.weight'
     whole(tmp_path / 'good.pth', good)
     whole(tmp_path / 'classes.pth', {**good, key: torch.zeros(81, good[key].shape[1])})

@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(scope='package', autouse=True)
 def _one_thread():
-    """Several cost more than they bring on networks this small."""
+    """On networks this small several threads cost more time than they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -19,7 +19,7 @@ from mmfish.models.fishnet import Bottleneck, reduce_channels
 
 TINY_CHANNELS = (40, 104, 200, 264)
 TWO_STAGES = ARCHS['fishnet55']
-# The least that has something of every kind.
+# The smallest network that has a layer of every kind.
 LITTLE = dict(
     stem=4,
     tail=dict(channels=(8, 16), blocks=(1, 1)),
@@ -27,7 +27,7 @@ LITTLE = dict(
     body=dict(channels=(16, 12), blocks=(1, 1), transfers=(1, 1)),
     head=dict(blocks=(1, 1), transfers=(1, 1)),
 )
-# What frozen_stages counts, by the beginning of the parameters' names.
+# The stages that frozen_stages counts, as prefixes of the parameters' names.
 STAGES = (
     'stem.',
     'tail.0.',
@@ -98,7 +98,7 @@ class TestLevels:
             (100, (25, 12, 6, 3), (25, 13, 7, 4)),
         ],
     )
-    def test_any_size_from_32_gives_what_stem_and_pools_leave(
+    def test_sizes_of_the_levels_for_any_image_size_from_32(
         self, down_sample, size, rounded_down, rounded_up
     ):
         # The stem rounds up, 2x2 pooling down, and the kernels of 1 and 3 up.
@@ -120,7 +120,7 @@ class TestLevels:
             FishNet(TINY)(torch.randn(1, 3, height, width))
 
     @pytest.mark.parametrize('out_indices', ALL_OUT_INDICES)
-    def test_all_that_is_built_is_used_once(self, out_indices):
+    def test_every_layer_that_is_built_is_used_once(self, out_indices):
         net = FishNet(TINY, out_indices=out_indices, down_sample='conv')
         calls = []
         convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
@@ -200,7 +200,7 @@ class TestWithCp:
         assert any(gradient is not None and gradient.any() for gradient in gradients.values())
         torch.testing.assert_close(dict(cheap.named_buffers()), dict(plain.named_buffers()))
 
-    def test_a_step_moves_the_statistics_once(self):
+    def test_a_step_updates_the_statistics_once(self):
         net = FishNet(TINY, with_cp=True)
         sum(level.sum() for level in net(torch.randn(2, 3, 64, 64))).backward()
         for name, buffer in net.named_buffers():
@@ -209,7 +209,7 @@ class TestWithCp:
         net(torch.randn(2, 3, 64, 64))
         assert net.body[0].refine[0].bn1.num_batches_tracked == 2
 
-    def test_one_graph_may_be_walked_twice(self):
+    def test_backward_may_run_twice_through_a_retained_graph(self):
         net = FishNet(TINY, with_cp=True)
         loss = sum(level.square().mean() for level in net(torch.randn(2, 3, 64, 64)))
         loss.backward(retain_graph=True)
@@ -273,7 +273,7 @@ class TestFrozen:
             assert of_stage
             assert of_stage <= changed
 
-    def test_frozen_stages_beyond_what_is_built_freeze_all_of_it(self):
+    def test_frozen_stages_beyond_the_last_freeze_everything(self):
         net = FishNet(TINY, out_indices=(0,), frozen_stages=10)
         assert not any(p.requires_grad for p in net.parameters())
 
@@ -298,7 +298,7 @@ class TestFrozen:
         assert net.training
         assert net.body[0].training
 
-    def test_without_norm_eval_all_statistics_move(self):
+    def test_without_norm_eval_all_statistics_are_updated(self):
         net = FishNet(TINY).train()
         before = copy.deepcopy(dict(net.named_buffers()))
         net(torch.randn(2, 3, 64, 64))
@@ -593,7 +593,7 @@ class TestErrors:
         assert all(name in str(error.value) for name in ARCHS)
 
     @pytest.mark.parametrize('arch', [150, None, ('fishnet150',)])
-    def test_an_arch_that_is_neither_name_nor_dict(self, arch):
+    def test_an_arch_that_is_neither_name_nor_dict_is_refused(self, arch):
         with pytest.raises(ValueError, match=f'arch.*{type(arch).__name__}'):
             FishNet(arch)
 
@@ -643,7 +643,7 @@ class TestErrors:
         ],
     )
     @pytest.mark.parametrize('values', [(8, 8), (8, 8, 8, 8)])
-    def test_a_field_with_stages_too_many_or_too_few_is_named(self, part, field, values):
+    def test_a_field_with_the_wrong_number_of_stages_is_named(self, part, field, values):
         arch = {**TINY, part: {**TINY[part], field: values}}
         message = rf"arch\['{part}'\]\['{field}'\] has {len(values)} entries, expected 3"
         with pytest.raises(ValueError, match=message):
@@ -656,7 +656,7 @@ class TestErrors:
             FishNet({**TINY, field: value})
 
     @pytest.mark.parametrize('part', ['tail', 'bridge', 'body', 'head'])
-    def test_a_part_that_is_no_dict_is_named(self, part):
+    def test_a_part_that_is_not_a_dict_is_named(self, part):
         with pytest.raises(ValueError, match=rf"arch\['{part}'\] must be a dict"):
             FishNet({**TINY, part: (1, 2, 3)})
 
@@ -766,7 +766,7 @@ class TestChannelsLast:
 
     @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
     @pytest.mark.parametrize('k', [2, 3])
-    def test_the_reduction_keeps_it_there_and_back(self, k, layout):
+    def test_the_reduction_keeps_the_layout_forward_and_backward(self, k, layout):
         x = torch.randn(2, 12, 3, 5).contiguous(memory_format=layout).requires_grad_()
         gradients = []
         x.register_hook(gradients.append)
@@ -911,7 +911,7 @@ class TestBottleneck:
 
         assert y.shape == (2, c_out, 7, 6)
         torch.testing.assert_close(block(x), y)
-        assert torch.equal(x, given)  # nothing was computed in its place
+        assert torch.equal(x, given)  # nothing was computed in place
 
 
 def count(module):
@@ -919,7 +919,7 @@ def count(module):
 
 
 def with_statistics(module):
-    """Fill BatchNorm with numbers as after a training."""
+    """Fill BatchNorm with numbers like those of a trained network."""
     for m in module.modules():
         if isinstance(m, _BatchNorm):
             m.running_mean.normal_(0, 0.3)
@@ -931,7 +931,7 @@ def with_statistics(module):
 
 
 def batch_norm(x, bn):
-    """By its definition."""
+    """BatchNorm, written out from its definition."""
     if bn.training:
         mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
     else:
@@ -941,7 +941,7 @@ def batch_norm(x, bn):
 
 
 def bytes_for_backward(net, images):
-    """What autograd keeps of a forward pass beyond parameters, buffers and the images."""
+    """The bytes that autograd keeps from a forward pass, without parameters, buffers and images."""
     own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers(), images]}
     kept = {}
 

@@ -75,7 +75,7 @@ def test_compiled_with_its_weights_as_constants_it_stays_the_same_function():
         assert_same(net, compiled, torch.randn(1, 3, 64, 64))
 
 
-def test_one_norm_is_left_of_a_fishnet():
+def test_one_norm_layer_of_a_fishnet_remains():
     net = mmfish.fuse(FishNet(TINY))
     left = [name for name, m in net.named_modules() if isinstance(m, _BatchNorm)]
     assert left == ['bridge.gate.0']  # pooling is between it and the next convolution
@@ -127,7 +127,7 @@ def test_other_backbones_stay_the_same_function(config):
     ],
     ids=str,
 )
-def test_what_cannot_be_folded_is_left_alone(options):
+def test_what_cannot_be_folded_is_not_changed(options):
     layer = with_statistics(ConvModule(6, 6, 3, norm_cfg=dict(type='BN'), **options))
     fused = mmfish.fuse(layer)
     assert_same(layer, fused, torch.randn(2, 6, 5, 5))
@@ -177,7 +177,7 @@ def count_norms(module):
 
 
 def with_statistics(module):
-    """Fill BatchNorm with numbers as after a training, a few scales negative."""
+    """Fill BatchNorm with numbers like those of a trained network, a few scales negative."""
     for m in module.modules():
         if isinstance(m, _BatchNorm | FrozenBN):
             m.running_mean.normal_(0, 0.3)

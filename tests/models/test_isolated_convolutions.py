@@ -13,7 +13,7 @@ FEATURES += tuple(f'body.{i}' for i in range(3)) + tuple(f'head.{i}.refine' for 
 
 
 def gradients_with_shortcuts_alone(net: FishNet) -> dict[str, float]:
-    """Norms of the last level's gradient at each stage's output, all residual branches being zero.
+    """Norms of the last level's gradient at each stage's output, with residual branches at zero.
 
     Whatever arrives then has passed through shortcuts, pooling, up-sampling and concatenation,
     and through convolutions that stand outside a residual branch.
@@ -49,7 +49,7 @@ def test_the_gradient_reaches_every_stage_without_any_residual_branch(down_sampl
     assert min(norms.values()) > 0, norms
 
 
-def test_isolated_convolutions_in_the_head_are_what_it_has_to_pass_where_there_are_any():
+def test_isolated_convolutions_in_the_head_can_stop_the_gradient():
     net = build(down_sample='conv')
     for stage in net.head:
         nn.init.zeros_(stage.down[2].weight)
@@ -65,7 +65,7 @@ def test_isolated_convolutions_in_the_head_are_what_it_has_to_pass_where_there_a
 
 
 @pytest.mark.parametrize(('down_sample', 'isolated'), [('max2', 0), ('conv', 3)])
-def test_every_convolution_of_body_and_head_is_in_a_residual_branch(down_sample, isolated):
+def test_number_of_convolutions_outside_the_residual_branches(down_sample, isolated):
     with torch.device('meta'):
         net = FishNet('fishnet150', down_sample=down_sample)
     outside = [

@@ -55,7 +55,7 @@ def test_norm_is_configurable():
     assert not any(p.requires_grad for p in adapter.parameters())
 
 
-def test_conv_brings_levels_to_widths_and_leaves_those_that_have_theirs():
+def test_conv_changes_only_levels_that_have_another_width():
     adapter = FishHeadAdapter(CHANNELS, out_channels=[256, 208, 1024, 33])
     assert [y.shape[1] for y in adapter(levels())] == [256, 208, 1024, 33]
     assert len(adapter.levels[1]) == 2
@@ -118,7 +118,7 @@ def test_fish_fpn_takes_every_level_of_its_arch(arch):
     assert [tuple(y.shape) for y in outputs] == [(1, 256, s, s) for s in (16, 8, 4, 2, 1)]
 
 
-def test_fish_fpn_takes_the_levels_that_it_is_told():
+def test_fish_fpn_takes_the_given_levels():
     neck = FishFPN(in_channels=CHANNELS[1:], out_channels=16, num_outs=4)
     assert len(neck(levels(CHANNELS[1:]))) == 4
 
@@ -139,13 +139,13 @@ def test_levels_outside_of_start_and_end_pass_through_without_parameters():
 
 
 @pytest.mark.parametrize('ends', [dict(start_level=4), dict(end_level=4), dict(start_level=-1)])
-def test_a_start_or_end_that_is_no_level_is_refused(ends):
+def test_a_start_or_end_level_that_does_not_exist_is_refused(ends):
     with pytest.raises(ValueError, match=r'start_level and end_level must be levels of 0\.\.3'):
         FishHeadAdapter(CHANNELS, **ends)
 
 
 def without_gradient(necks, channels):
-    """Names of the parameters that get no gradient from what the last neck returns."""
+    """Names of the parameters that get no gradient from the outputs of the last neck."""
     inputs = levels(channels, batch=2, size=32)
     modules = nn.Sequential(*(MODELS.build(copy.deepcopy(neck)) for neck in necks)).eval()
     sum(y.square().sum() for y in modules(tuple(inputs))).backward()
@@ -179,7 +179,7 @@ def test_every_parameter_of_adapter_and_neck_gets_a_gradient(config):
         assert without_gradient([{**first, 'type': 'mmfish.FishFPN'}, *others], channels) == []
 
 
-def test_an_fpn_of_the_first_levels_only():
+def test_every_parameter_of_fish_fpn_with_an_end_level_gets_a_gradient():
     options = dict(out_channels=16, num_outs=2, start_level=1, end_level=2)
     neck = dict(type='mmfish.FishFPN', in_channels=CHANNELS, **options)
     assert without_gradient([neck], CHANNELS) == []

@@ -62,7 +62,7 @@ class TestFixed:
         assert all(buffer.grad is None for buffer in frozen.buffers())
         torch.testing.assert_close(frozen.state_dict(), before, rtol=0, atol=0)
 
-    def test_sync_bn_passes_it_by(self):
+    def test_conversion_to_sync_bn_leaves_it(self):
         net = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(FrozenBN(3)))
         assert type(net[0]) is FrozenBN
 
@@ -80,7 +80,7 @@ class TestFixed:
 
 
 class TestCheckpoints:
-    def test_go_both_ways_exactly(self):
+    def test_load_exactly_in_both_directions(self):
         bn, frozen = pair(dims=4)
         bn.num_batches_tracked += 7
         saved = bn.state_dict()
@@ -166,7 +166,7 @@ class TestInModels:
 
 
 def pair(dims):
-    """BatchNorm in eval mode with random numbers, and a FrozenBN with the same."""
+    """BatchNorm in eval mode and a FrozenBN, with the same random numbers."""
     bn = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[dims](6).eval()
     bn.running_mean.normal_()
     bn.running_var.uniform_(0.5, 2)

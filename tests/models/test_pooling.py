@@ -11,7 +11,7 @@ WINDOWS = [dict(kernel_size=2), dict(kernel_size=3, stride=2, padding=1)]
 @pytest.mark.parametrize('size', [(2, 2), (7, 10), (16, 9)])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_numbers_gradients_and_layout_are_those_of_the_stock_one(window, size, layout, dtype):
+def test_numbers_gradients_and_layout_are_those_of_pytorchs_layer(window, size, layout, dtype):
     results = []
     for pool in (nn.MaxPool2d(**window), MaxPool2d(**window)):
         # Few different numbers: the first of equal ones gets the gradient.
@@ -36,7 +36,7 @@ def test_rows_too_long_for_two_bytes():
 
 
 @pytest.mark.parametrize('window', WINDOWS, ids=str)
-def test_what_is_kept(window):
+def test_memory_that_is_kept_for_the_backward_pass(window):
     x = torch.randn(1, 4, 16, 16, requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes), lambda t: t):

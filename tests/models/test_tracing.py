@@ -1,4 +1,4 @@
-"""In eval mode the network consists of ordinary layers, whichever tool traces it."""
+"""In eval mode the network consists of ordinary layers for every tool that traces it."""
 
 import io
 import operator

@@ -23,7 +23,7 @@ ADAPTER = dict(type='mmfish.FishHeadAdapter', start_level=1)
 
 
 def retinanet(adapted):
-    """The model, with the adapter in front of its FPN, or with both in one."""
+    """The model with the adapter in front of its FPN, or with FishFPN in place of both."""
     cfg = plug_in('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'fishnet77').model
     channels = cfg.neck.in_channels
     if adapted:

@@ -99,7 +99,7 @@ def test_the_gpus_of_a_cell_are_shared_by_the_machines(reproduce):
         assert {'--nnodes=2', '--node_rank=1', '--nproc_per_node=8'} <= set(words)
 
 
-def test_gpus_that_the_machines_cannot_share_equally_are_refused(reproduce):
+def test_a_number_of_gpus_that_machines_cannot_share_equally_is_refused(reproduce):
     status, calls = reproduce('local', NNODES='3')
     assert (status, calls) == (2, [])
     expected = 'GPUS=16 cannot be shared equally by NNODES=3 machines'
@@ -120,7 +120,7 @@ def test_slurm_gets_every_cell_with_the_papers_number_of_gpus(reproduce):
         assert value(words, '--data-root') == 'data/coco'
 
 
-def test_finished_cells_are_skipped_and_trained_ones_without_a_result_are_evaluated(reproduce):
+def test_finished_cells_are_skipped_and_cells_without_a_result_evaluated(reproduce):
     done, stopped, early = CELLS[:3]
     finish(reproduce.root, done)
     finish(reproduce.root, stopped, step=31)

@@ -43,7 +43,7 @@ def run(*command, status=0):
 
 @pytest.fixture(scope='module')
 def trained(shapes, tmp_path_factory):
-    """The work directory of a run of two iterations that was resumed for two more."""
+    """The work directory of a run of two iterations, resumed for two more, and both outputs."""
     work_dir = tmp_path_factory.mktemp('run')
     train = (sys.executable, TOOLS / 'train.py', CONFIG, '--data-root', shapes)
     train += ('--work-dir', work_dir)
@@ -65,7 +65,7 @@ def test_training_writes_a_checkpoint_and_resume_goes_on_from_it(trained):
     assert not torch.equal(before['state_dict'][key], after['state_dict'][key])
 
 
-def test_the_run_keeps_the_config_that_mmdetections_own_tools_know(trained, shapes):
+def test_the_work_directory_keeps_a_config_for_mmdetections_own_tools(trained, shapes):
     work_dir = trained[0]
     checkpoint = torch.load(work_dir / 'iter_4.pth', weights_only=False)
     file = Config.fromfile(work_dir / Path(CONFIG).name)

@@ -65,7 +65,9 @@ STAND_INS = dict(
         (dict(STATUS='137', STOPPED='1'), 137, True),
     ],
 )
-def test_a_job_that_was_told_to_stop_is_requeued_and_resumes(tmp_path, outcome, status, requeued):
+def test_a_job_that_was_stopped_by_a_signal_is_requeued_and_resumes(
+    tmp_path, outcome, status, requeued
+):
     (tmp_path / 'work').mkdir()
     for name, body in STAND_INS.items():
         (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@" >> calls\n{body}\n')

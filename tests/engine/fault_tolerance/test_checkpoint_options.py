@@ -52,7 +52,7 @@ class Weight(BaseModel):
 
 
 class UpAndDown(BaseMetric):
-    """Two metrics of the number of the evaluation: acc is best at the third, loss at the last."""
+    """Two metrics: acc is best at the third evaluation, loss at the last."""
 
     count = 0
 
@@ -85,7 +85,7 @@ def train(kind, work_dir, epochs, options, resume=None):
 
 
 def normalised(value, root):
-    """A value of a checkpoint without the folder that it is in."""
+    """A value of a checkpoint, with the run's folder taken out of paths."""
     if isinstance(value, dict):
         return {key: normalised(item, root) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -94,7 +94,7 @@ def normalised(value, root):
 
 
 def content(path, root):
-    """What is in a checkpoint, without what differs between any two runs: seed, time, names."""
+    """The content of a checkpoint without what differs in every run: seed, time, names."""
     found = torch.load(path, weights_only=False)
     if 'meta' in found:
         found['meta'] = {key: found['meta'][key] for key in ('epoch', 'iter')}
@@ -144,7 +144,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
-def test_a_run_and_its_continuation_leave_what_mmengines_hook_leaves(tmp_path, options):
+def test_a_run_and_its_resumption_leave_the_files_of_mmengines_hook(tmp_path, options):
     files = []
     for kind in ('CheckpointHook', 'mmfish.AtomicCheckpointHook'):
         root = tmp_path / kind

@@ -39,7 +39,7 @@ class Noisy(BaseModel):
 
 
 class Stop(Hook):
-    """Record the batches; after the iteration `at`, save as on a signal and interrupt the run."""
+    """Record the batches; after iteration `at`, save as after a signal and interrupt the run."""
 
     def __init__(self, at=None):
         self.at, self.seen = at, []
@@ -83,7 +83,7 @@ def train(work_dir, stop, workers, **kwargs):
 
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('at', [6, 9])
-def test_a_resumed_run_has_the_same_batches_and_ends_with_the_same_weights(tmp_path, workers, at):
+def test_a_resumed_run_sees_the_same_batches_and_ends_with_the_same_weights(tmp_path, workers, at):
     whole = Stop()
     # No seed in the config: the one that was drawn is in the checkpoint.
     reference = train(tmp_path / 'whole', whole, workers, randomness=dict(seed=None))

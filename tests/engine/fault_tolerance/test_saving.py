@@ -36,7 +36,7 @@ class Weight(BaseModel):
 
 
 class Epoch(BaseMetric):
-    """A metric that is better in every epoch."""
+    """A metric that improves with every epoch."""
 
     def process(self, data_batch, data_samples):
         self.results.append(-data_samples[0].item())
@@ -63,7 +63,7 @@ def make_runner(work_dir, model=None, epochs=4, **options):
 
 
 def epochs_in(folder):
-    """Names of the checkpoints of epochs, and of half-written files."""
+    """Names of the checkpoints of epochs and of partly written files."""
     return sorted(path.name for path in folder.glob('epoch_*'))
 
 
@@ -84,7 +84,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert (file.read_bytes(), files(tmp_path)) == (b'old', ['file'])
 
 
-def test_configs_of_earlier_versions_find_the_hook_under_its_former_name():
+def test_the_former_name_of_the_hook_works():
     built = [HOOKS.build(dict(type=f'mmfish.{name}CheckpointHook')) for name in ('Atomic', 'Whole')]
     assert type(built[0]) is type(built[1])
 
@@ -96,7 +96,7 @@ def test_outdated_checkpoints_and_former_best_ones_are_removed(tmp_path):
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
 
 
-def test_a_resumed_run_removes_what_a_killed_one_did_not_get_to_remove(tmp_path):
+def test_a_resumed_run_removes_what_a_killed_run_left_over(tmp_path):
     make_runner(tmp_path, epochs=3, max_keep_ckpts=2).train()
     assert epochs_in(tmp_path) == ['epoch_2.pth', 'epoch_3.pth']
     # As if the run had been killed when it had written epoch_3.pth and not yet removed epoch_1.pth,
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_good_one_taken(tmp_path, c
         checkpoint_to_resume(tmp_path, str(paths[-1]))
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew_by_itself(tmp_path):
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path):
     for epoch in (1, 2):
         truncate(checkpoint(tmp_path, epoch, seconds=epoch))
     with pytest.raises(CheckpointError, match=r'epoch_2\.pth.*epoch_1\.pth.*without --resume'):
@@ -247,7 +247,7 @@ def test_a_run_without_checkpoints_has_nothing_to_resume_from(tmp_path):
     assert checkpoint_to_resume(tmp_path / 'nowhere', 'auto') is None
 
 
-def test_a_last_checkpoint_that_a_kill_left_empty_is_not_the_beginning(tmp_path, capsys):
+def test_an_empty_last_checkpoint_does_not_start_a_run_anew(tmp_path, capsys):
     paths = [checkpoint(tmp_path, epoch, seconds=epoch) for epoch in (1, 2)]
     (tmp_path / 'last_checkpoint').write_text('')
     assert describe_last_checkpoint(tmp_path) == f'the last good checkpoint is {paths[1]}'

@@ -17,7 +17,7 @@ from mmfish.errors import TrainingError
 
 
 class Broken(BaseModel):
-    """A model whose loss is what the data loader gives."""
+    """A model whose loss is the number that the data loader gives it."""
 
     def __init__(self):
         super().__init__()

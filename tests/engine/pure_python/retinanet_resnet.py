@@ -1,4 +1,4 @@
-# The same RetinaNet with MMDetection's own ResNet: nothing of mmfish's is in it.
+# The same RetinaNet with MMDetection's own ResNet, without any part of mmfish.
 from mmengine.config import read_base
 
 with read_base():
