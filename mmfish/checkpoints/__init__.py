@@ -1,4 +1,4 @@
-"""Weights that others trained."""
+"""Weights to start from. A run's own checkpoints: `mmfish.engine.fault_tolerance.saving`."""
 
 from mmfish.checkpoints.convert import (
     convert_checkpoint,

@@ -12,7 +12,6 @@ from mmengine.registry import MODEL_WRAPPERS, MODELS, Registry
 from torch import Tensor, nn
 
 from mmfish.config.levels import Levels, hosts, levels_of, levels_read, model_registry, necks_of
-from mmfish.config.paths import dicts
 from mmfish.errors import ConfigError
 from mmfish.models import FishHeadAdapter, FishNet
 from mmfish.registry import component
@@ -38,8 +37,8 @@ def validate_config(cfg: Config) -> None:
 
     Raises:
         ConfigError: it is for MMDetection 2.x or has no model; FishNet's arguments are wrong, or
-            its channels are not those that neck or head expect; an adapter has parameters that
-            several ranks cannot train; or an evaluation leaves images out.
+            its channels are not those that neck or head expect; or an adapter has parameters that
+            several ranks cannot train.
     """
     old = [key for key in OLD_SETTINGS if key in cfg]
     if 'train_dataloader' not in cfg and ('data' in old or len(old) > 1):
@@ -51,16 +50,6 @@ def validate_config(cfg: Config) -> None:
     if not isinstance(cfg.get('model'), dict):
         raise ConfigError("the config has no model: expected model=dict(type='...', ...)")
     _check_channels(cfg)
-    for split in ('val', 'test'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        if any(
-            'LoadImageFromFile' in str(step.get('type')) and step.get('ignore_empty')
-            for step in dicts(loader.get('dataset'))
-        ):
-            raise ConfigError(
-                f'{split}_dataloader has ignore_empty=True in LoadImageFromFile: an evaluation '
-                'needs every image; set it in the train_pipeline only'
-            )
 
 
 def is_fishnet(backbone: Any, scope: str | None = None) -> bool:

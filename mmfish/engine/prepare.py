@@ -16,6 +16,7 @@ import mmdet.datasets.transforms
 import torch
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, RUNNERS, TRANSFORMS, Registry
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -121,7 +122,7 @@ def use_mixed_precision(cfg: Config) -> None:
     Raises:
         UsageError: there is no GPU.
     """
-    if not torch.cuda.is_available():
+    if get_device() in ('cpu', 'mps'):
         raise UsageError('--amp needs a GPU, and none was found: train without it')
     cfg.merge_from_dict(
         {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'}
@@ -242,7 +243,12 @@ def use_own_transforms(cfg: Config) -> None:
         mmcv.transforms.RandomChoiceResize,
         mmdet.datasets.transforms.ResizeShortestEdge,
     )
-    for step in _transforms(cfg):
+    for split, step in _transforms(cfg):
+        if split != 'train' and _stands_for(
+            step, mmcv.transforms.LoadImageFromFile, TRANSFORMS, cfg
+        ):
+            # Without an image MMDetection cannot evaluate either, and does not say which it is.
+            step.pop('ignore_empty', None)
         for stock, ours in replaced.items():
             if _stands_for(step, stock, TRANSFORMS, cfg):
                 step['type'] = ours
@@ -269,7 +275,7 @@ def give_each_rank_a_device(cfg: Config) -> None:
             f'{ranks} processes need as many GPUs, and this machine has {gpus}: start {gpus}, or '
             'set CUDA_VISIBLE_DEVICES to nothing to run on the CPU'
         )
-    if cfg.launcher == 'none' or gpus:
+    if cfg.launcher == 'none' or get_device() != 'cpu':
         return
     if cfg.launcher != 'pytorch':
         raise UsageError(
@@ -374,9 +380,9 @@ def _stands_for(part: object, stock: type, registry: Registry, cfg: Config) -> b
     return component(part.get('type'), registry, cfg.get('default_scope')) is stock
 
 
-def _transforms(cfg: Config) -> Iterator[dict]:
+def _transforms(cfg: Config) -> Iterator[tuple[str, dict]]:
     """The dicts within every pipeline of the data sets, the transforms of wrappers included."""
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader') or {}
         for part in dicts(loader.get('dataset')):
-            yield from dicts(part.get('pipeline'))
+            yield from ((split, step) for step in dicts(part.get('pipeline')))

@@ -4,12 +4,12 @@ import os
 import re
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -22,6 +22,7 @@ from mmfish.engine.check import check_testing, check_training
 from mmfish.engine.fault_tolerance.stopping import signal_handlers_kept
 from mmfish.engine.prepare import prepare_testing, prepare_training
 from mmfish.errors import ConfigError, DataError, UsageError
+from mmfish.models import FishNet
 from mmfish.stack import first_rank_of_machine
 
 
@@ -181,7 +182,7 @@ def build_runner(cfg: Config, stock: Config) -> Runner:
             one, so that MMDetection's own tools and inferencers can go on from there.
     """
     setup_cache_size_limit_of_dynamo()
-    if cfg.launcher != 'none' and not torch.cuda.is_available() and not dist.is_initialized():
+    if cfg.launcher != 'none' and get_device() == 'cpu' and not dist.is_initialized():
         # MMEngine would select a GPU first. It takes a process group that is there already.
         dist.init_process_group('gloo')
     runner = RUNNERS.build(cfg)
@@ -191,7 +192,7 @@ def build_runner(cfg: Config, stock: Config) -> Runner:
 
 
 def check_classes(runner: Runner) -> None:
-    """Check that the data set is not empty, and that every head has enough classes for it.
+    """Check that the data set is not empty, and that FishNet's heads have enough classes for it.
 
     Args:
         runner: its training data set is built here if it has not been yet.
@@ -214,6 +215,8 @@ def check_classes(runner: Runner) -> None:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, nn.Module):
         return  # MMEngine's FlexibleRunner builds it later
+    if not any(isinstance(module, FishNet) for module in model.modules()):
+        return  # other models are MMDetection's to judge
     if hasattr(model, 'language_model'):
         return  # the heads of GLIP and Grounding DINO compare boxes with words, of any number
     for name, module in model.named_modules():

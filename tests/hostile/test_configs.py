@@ -214,11 +214,13 @@ def test_an_adapter_that_several_ranks_cannot_train_is_refused():
     validate_config(cfg)
 
 
-def test_an_evaluation_that_would_skip_images_is_refused():
+def test_an_evaluation_skips_no_images():
     cfg = Config.fromfile(COCO)
-    cfg.test_dataloader.dataset.pipeline[0].ignore_empty = True
-    with pytest.raises(ConfigError, match='test_dataloader has ignore_empty=True'):
-        validate_config(cfg)
+    for split in ('train', 'test'):
+        cfg[f'{split}_dataloader'].dataset.pipeline[0].ignore_empty = True
+    use_own_transforms(cfg)
+    assert cfg.train_dataloader.dataset.pipeline[0].ignore_empty
+    assert 'ignore_empty' not in cfg.test_dataloader.dataset.pipeline[0]
 
 
 @pytest.mark.parametrize('config', [COCO, IMAGENET, config_path('htc_fishnext229_fpn_coco.py')])
