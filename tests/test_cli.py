@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NOTICES = ('Could not import OneDL', 'faster_coco_eval is not installed')
 
 

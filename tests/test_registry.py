@@ -10,6 +10,8 @@ import pytest
 import mmfish
 from mmfish.registry import DATASETS, HOOKS, LOOPS, MODELS, TRANSFORMS
 
+pytestmark = pytest.mark.slow
+
 # Each of these is a user's code, which goes on in the tests.
 PREAMBLE = """
 import sys

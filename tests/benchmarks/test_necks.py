@@ -1,3 +1,4 @@
+import pytest
 from mmengine.config import Config
 
 from benchmarks.necks import NECKS, Outcome, compare_necks, necks_table
@@ -7,6 +8,7 @@ def logs(work_dir):
     return sorted(work_dir.glob('*/*/vis_data/scalars.json'))
 
 
+@pytest.mark.slow
 def test_each_neck_is_trained_once_without_clipping_in_its_own_folder(shapes, tmp_path):
     outcomes = compare_necks(shapes, tmp_path, iterations=2, seeds=(0,))
     assert outcomes.keys() == NECKS.keys()

@@ -110,6 +110,7 @@ def test_a_missing_gpu_is_named():
         benchmark(Setting(), device='cuda')
 
 
+@pytest.mark.slow
 def test_the_tool_measures_and_writes_csv(tmp_path):
     command = [sys.executable, 'tools/benchmark.py', '--keep-memory', '--rounds', '1']
     command += ['--arch', 'fishnet77', '--contestants', 'FishNet-77, fused, channels-last']

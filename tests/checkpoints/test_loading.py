@@ -268,6 +268,7 @@ def run_python(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_pretrained_works_in_a_process_that_never_imported_mmfish(theirs, state_dict, tmp_path):
     file = tmp_path / 'weights.pth'
     torch.save(theirs.state_dict(), file)
@@ -284,6 +285,7 @@ assert net.stem[0].weight.double().sum().item() == {expected!r}
 """)
 
 
+@pytest.mark.slow
 def test_weights_are_loaded_without_fcntl_as_on_windows():
     run_python("""
 import sys

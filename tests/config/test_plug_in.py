@@ -340,6 +340,7 @@ def test_wrong_options_are_named():
             plug_in(with_backbone(), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'config',
     [

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def run(name, *arguments):
     command = [sys.executable, Path(__file__).with_name(name), *arguments]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parent / 'pure_python' / 'retinanet_witnessed.py'
 TOOLS = Path(__file__).parents[2] / 'tools'
 

@@ -11,6 +11,8 @@ from mmfish import config_path
 from mmfish.engine.run import load_config, run_test, run_train
 from mmfish.errors import MissingDataError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = str(CONFIGS / 'fishnet55_digits.py')
 # 69 iterations instead of 460; the rate falls to nothing at their end.
 SHORT = {

@@ -779,6 +779,7 @@ class TestChannelsLast:
         assert torch.equal(y, reduce_channels(x.contiguous(), k))
 
 
+@pytest.mark.slow
 class TestCompile:
     @pytest.mark.parametrize(('norm', 'training'), [('BN', False), ('mmfish.FrozenBN', True)])
     def test_one_graph_with_the_same_numbers(self, norm, training):

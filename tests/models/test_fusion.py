@@ -66,6 +66,7 @@ def test_a_backbone_stays_the_same_function(options, layout):
     assert_same(net, mmfish.fuse(net), torch.randn(2, 3, 72, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.__version__ < '2.5', reason="torch 2.4's compiler fails on it by itself")
 def test_compiled_with_its_weights_as_constants_it_stays_the_same_function():
     net = with_statistics(FishNet(TINY)).to(memory_format=torch.channels_last)

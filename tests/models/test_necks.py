@@ -185,6 +185,7 @@ def test_every_parameter_of_fish_fpn_with_an_end_level_gets_a_gradient():
     assert without_gradient([neck], CHANNELS) == []
 
 
+@pytest.mark.slow
 def test_two_ranks_train_retinanet_with_adapter_and_with_fish_fpn():
     command = [sys.executable, Path(__file__).with_name('two_ranks.py')]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)

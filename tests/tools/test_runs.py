@@ -16,6 +16,8 @@ from mmengine.registry import DefaultScope
 
 from demo import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).parents[2] / 'tools'
 CONFIG = str(CONFIGS / 'mask_rcnn_fishnet77_fpn_shapes.py')
 SMALL = (

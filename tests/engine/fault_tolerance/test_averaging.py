@@ -13,6 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+pytestmark = pytest.mark.slow
+
 ITERATIONS = 3
 
 

@@ -107,6 +107,7 @@ stopping._end_with_rank(3, before=lambda worker: print('seeded worker', worker))
 """
 
 
+@pytest.mark.slow
 def test_without_the_signals_of_linux_a_run_listens_to_sigterm_alone():
     command = [sys.executable, '-c', ELSEWHERE]
     process = subprocess.run(command, capture_output=True, text=True)
