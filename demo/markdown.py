@@ -28,8 +28,11 @@ def fill_page(page: Path, tables: Mapping[str, str]) -> None:
         tables: Markdown by name.
 
     Raises:
-        UsageError: the page lacks the marks of a table; then it is left as it was.
+        UsageError: there is no such page, or it lacks the marks of a table; then it is left as it
+            was.
     """
+    if not page.is_file():
+        raise UsageError(f'there is no page {page} to put the tables into: copy one to start from')
     text = page.read_text(encoding='utf-8')
     for name, table in tables.items():
         marks = re.compile(rf'(?s)(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)')
