@@ -1,41 +1,15 @@
 # A Mask R-CNN small enough to learn to detect and segment shapes on a CPU within minutes.
 _base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../../configs/_base_/mask_rcnn_fishnet77_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/default_runtime.py',
 ]
 
-channels = 64
 num_classes = 3
 model = dict(
-    backbone=dict(_delete_=True, type='mmfish.FishNet', arch='fishnet77'),
-    neck=dict(
-        in_channels=[80, 208, 400, 528], out_channels=channels, num_outs=4, norm_cfg=dict(type='BN')
-    ),
-    rpn_head=dict(
-        in_channels=channels,
-        feat_channels=channels,
-        anchor_generator=dict(scales=[6], strides=[4, 8, 16, 32]),
-    ),
-    roi_head=dict(
-        bbox_roi_extractor=dict(
-            out_channels=channels, finest_scale=28, roi_layer=dict(sampling_ratio=1)
-        ),
-        bbox_head=dict(
-            in_channels=channels,
-            fc_out_channels=256,
-            num_classes=num_classes,
-            reg_class_agnostic=True,
-        ),
-        mask_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
-        mask_head=dict(
-            in_channels=channels,
-            conv_out_channels=32,
-            num_convs=2,
-            num_classes=num_classes,
-            upsample_cfg=dict(type='bilinear', scale_factor=2),
-        ),
-    ),
+    rpn_head=dict(anchor_generator=dict(scales=[6])),
+    roi_head=dict(bbox_head=dict(num_classes=num_classes), mask_head=dict(num_classes=num_classes)),
+    # An image has five shapes at most.
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=200, max_per_img=100),

@@ -278,6 +278,7 @@ class FishNet(BaseModule):
         down_sample: str = 'max2',
         dilation: str = 'body',
         stem: str = 'conv3x3',
+        zero_init_residual: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg or default_init_cfg())
@@ -298,6 +299,7 @@ class FishNet(BaseModule):
         self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.zero_init_residual = zero_init_residual
         self.min_size = STEM_STRIDE[stem] * 2**stages
 
         def blocks(c_in: int, c_out: int, n: int, level: int, **options: Any) -> nn.Sequential:
@@ -446,8 +448,12 @@ class FishNet(BaseModule):
             cfg = dict(type='mmfish.PretrainedFishNet', checkpoint=pretrained.get('checkpoint'))
             WEIGHT_INITIALIZERS.build(cfg)(self)
             self.is_init = True
-        else:
-            super().init_weights()
+            return
+        super().init_weights()
+        if self.zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, Bottleneck):
+                    nn.init.zeros_(module.conv3.weight)
 
     def expects_key(self, key: str) -> bool:
         """Whether a key of a whole FishNet's state dict belongs to something that was built here.

@@ -585,6 +585,30 @@ class TestInit:
         net.init_weights()
         assert all((m.weight == 0.5).all() for m in net.modules() if isinstance(m, nn.Conv2d))
 
+    def test_zero_init_residual_makes_each_block_its_shortcut(self):
+        net = FishNet(TINY, zero_init_residual=True)
+        net.init_weights()
+        net.eval()
+        x = torch.randn(2, TINY['stem'], 8, 8)
+        block = net.tail[0][0][0]
+        torch.testing.assert_close(block(x), block.shortcut(x), rtol=0, atol=0)
+        # Nothing else is zero, and every block has a way for its gradient.
+        zero = {name for name, p in net.named_parameters() if 'conv' in name and not p.any()}
+        assert zero == {name for name, _ in net.named_parameters() if name.endswith('conv3.weight')}
+        sum(level.square().mean() for level in net.train()(torch.randn(2, 3, 64, 64))).backward()
+        assert all(p.grad.any() for name, p in net.named_parameters() if name in zero)
+
+    def test_zero_init_residual_leaves_loaded_weights_alone(self, tmp_path):
+        source = FishNet(TINY)
+        source.init_weights()
+        torch.save(source.state_dict(), tmp_path / 'net.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'net.pth'))
+        net = FishNet(TINY, zero_init_residual=True, init_cfg=init_cfg)
+        net.init_weights()
+        assert all(
+            torch.equal(a, b) for a, b in zip(net.parameters(), source.parameters(), strict=True)
+        )
+
 
 class TestErrors:
     def test_an_unknown_arch_lists_the_known_ones(self):
