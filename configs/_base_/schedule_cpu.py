@@ -1,8 +1,8 @@
 # A training from scratch on a CPU, in iterations: it does not depend on how many images there are.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
-max_iters = 1200
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=400)
+max_iters = 900
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=450)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -19,6 +19,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=400, max_keep_ckpts=1, save_best='auto'),
+    checkpoint=dict(by_epoch=False, interval=450, max_keep_ckpts=1, save_best='auto'),
 )
 log_processor = dict(by_epoch=False)
