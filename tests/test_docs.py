@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed import TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
-from mmfish.models import ARCHS
+from mmfish.models import ARCHS, FishNet, FishNetClsHead
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
@@ -157,7 +157,7 @@ def test_the_question_about_the_registry_quotes_mmengine():
 
 def test_the_weights_of_the_zoo_are_those_of_their_publishers():
     model_store = pytest.importorskip('pytorchcv.models.common.model_store')
-    for _, accuracy, _, file, checksum, arch, _ in rows(ZOO, 'weights'):
+    for _, accuracy, _, _, file, checksum, arch, _ in rows(ZOO, 'weights'):
         if 'pytorchcv://' in file:
             name = re.search(r'pytorchcv://(\w+)', file)[1]
             error, sha1, release = model_store.get_model_name_suffix_data(name)
@@ -178,6 +178,15 @@ def test_the_accuracies_of_the_zoo_are_those_of_the_paper_tables():
         if 'release' in row['source']:
             _, *errors = row['published']
             assert accuracies[name] == ' / '.join(f'{100 - error:.2f}' for error in errors)
+
+
+def test_the_parameters_of_the_zoo_are_those_of_the_networks():
+    for _, _, parameters, *_, arch, _ in rows(ZOO, 'weights'):
+        if arch:
+            with torch.device('meta'):
+                parts = FishNet(arch.strip('`')), FishNetClsHead()
+            counted = sum(p.numel() for part in parts for p in part.parameters())
+            assert parameters == f'{counted:,}'
 
 
 def test_every_coco_config_is_in_the_zoo_with_its_published_ap():
