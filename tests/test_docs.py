@@ -1,5 +1,6 @@
 """What the documentation says: its links, its quotations, its figures."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -144,6 +145,30 @@ def test_headings_of_the_questions_are_what_is_printed(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match=re.escape(printed)):
         cause()
+
+
+@pytest.mark.parametrize(
+    'quoted',
+    [
+        'has no compiled ops',
+        'does not fit',
+        'pytorchcv could not provide the weights',
+        'has no category',
+        'there is nothing to train on',
+        'expects in_channels=',
+        'the config is for MMDetection 2.x',
+    ],
+)
+def test_sentences_of_mmfish_in_the_questions_are_what_it_says(quoted):
+    texts = [
+        node.value
+        for file in (ROOT / 'mmfish').rglob('*.py')
+        if '.mim' not in file.parts
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert quoted in QUESTIONS.read_text()
+    assert any(quoted in text for text in texts)
 
 
 def test_the_question_about_the_registry_quotes_mmengine():
