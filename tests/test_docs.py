@@ -152,7 +152,7 @@ def test_headings_of_the_questions_are_what_is_printed(
     [
         'has no compiled ops',
         'does not fit',
-        'pytorchcv could not provide the weights',
+        'check the name and the network',
         'has no category',
         'there is nothing to train on',
         'expects in_channels=',
