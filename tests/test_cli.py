@@ -40,7 +40,7 @@ def test_other_output_and_warnings_are_kept(tmp_path):
     output = output_of(
         '-c',
         f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
-        'import mmfish.cli; mmfish.cli.import_without_notices(["talkative"])',
+        'import mmfish.notices; mmfish.notices.import_without_notices(["talkative"])',
     )
     assert 'kept\n' in output
     assert 'UserWarning: kept' in output

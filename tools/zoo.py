@@ -9,7 +9,7 @@ or families do not write the page. Single families need more:
 import argparse
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first, because the others print notices
 from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_tables
 from demo.markdown import fill_page
 from mmfish.cli import run_tool
