@@ -6,10 +6,15 @@ that run a verb import what does the work.
 """
 
 import argparse
+import contextlib
 import importlib
+import platform
 import re
+import runpy
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -354,7 +359,33 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Print versions and devices for an issue, and say what is wrong."""
-    raise NotImplementedError
+    _print_versions()
+    with _explained('mmfish cannot be imported'):
+        importlib.import_module('mmfish.notices')
+        import torch
+        from mmengine.logging import MMLogger
+
+        from mmfish.config.validation import validate_config
+        from mmfish.engine.run import load_config
+        from mmfish.engine.trial import describe_machine, try_model, try_ops
+    for name, value in describe_machine().items():
+        print(f'{name}: {value}')
+    devices = ['cpu', *['cuda'] * torch.cuda.is_available()]
+    for device in devices:
+        try_ops(device)
+        print(f'compiled ops of mmcv on {device}: work')
+    if not args.config:
+        return
+    # Of every parameter MMEngine logs how it was initialised.
+    MMLogger.get_current_instance().setLevel('WARNING')
+    cfg = load_config(args.config, backbone=args.backbone, cfg_options=args.cfg_options)
+    validate_config(cfg)
+    with _explained(f'the model of {args.config} does not work on {devices[-1]}'):
+        trial = try_model(cfg, device=devices[-1])
+    print(
+        f'{args.config} on {devices[-1]}: {trial.parameters:,} parameters; a prediction and a '
+        f'training step with random weights work, the loss is {trial.loss:.5g}'
+    )
 
 
 class Verb(NamedTuple):
@@ -377,18 +408,20 @@ VERBS = {
         train,
         """\
 examples:
-  mmfish train mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --backbone fishnet150
-  mmfish train CONFIG --data-root FOLDER    # your own images and classes
-  torchrun --nproc-per-node 8 -m mmfish train CONFIG --launcher pytorch    # 8 GPUs
+  mmfish train mmdet::atss/atss_r50_fpn_1x_coco.py --backbone fishnet150
+  mmfish train CONFIG --data-root FOLDER       # your own images and classes
+on 8 GPUs:
+  torchrun --nproc-per-node 8 -m mmfish train CONFIG --launcher pytorch
 """,
     ),
     'test': Verb(
         add_test_arguments,
         test,
         """\
-examples:
+example:
   mmfish test CONFIG work_dirs/RUN/epoch_12.pth
-  torchrun --nproc-per-node 8 -m mmfish test CONFIG CHECKPOINT --launcher pytorch
+on 8 GPUs:
+  torchrun --nproc-per-node 8 -m mmfish test CONFIG FILE.pth --launcher pytorch
 """,
     ),
     'predict': Verb(
@@ -397,7 +430,7 @@ examples:
         """\
 examples:
   mmfish predict work_dirs/RUN picture.jpg --out predictions
-  mmfish predict epoch_12.pth pictures/ video.mp4 --out predictions --score-thr 0.5
+  mmfish predict epoch_12.pth pictures/ video.mp4 --out predictions
 """,
     ),
     'export': Verb(
@@ -412,7 +445,7 @@ example:
         add_convert_data_arguments,
         convert_data,
         """\
-example:
+examples:
   mmfish convert-data labelled_with_yolo data/mine --val-fraction 0.2
   mmfish train CONFIG --data-root data/mine
 """,
@@ -422,7 +455,7 @@ example:
         print_config,
         """\
 example:
-  mmfish print-config mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --backbone fishnet150
+  mmfish print-config mmdet::atss/atss_r50_fpn_1x_coco.py --backbone fishnet150
 """,
     ),
     'check': Verb(
@@ -431,7 +464,7 @@ example:
         """\
 examples:
   mmfish check
-  mmfish check mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --backbone fishnet150
+  mmfish check mmdet::atss/atss_r50_fpn_1x_coco.py --backbone fishnet150
 """,
     ),
 }
@@ -439,6 +472,41 @@ examples:
 
 def _summary(verb: Verb) -> str:
     return verb.run.__doc__.partition('\n')[0].removesuffix('.')
+
+
+def _print_versions() -> None:
+    """Print the versions of all packages without importing any: one of them may end the process."""
+    # By its path, because `import mmfish.stack` would import them.
+    stack = runpy.run_path(str(Path(__file__).with_name('stack.py')))
+    print(f'system: {platform.platform()}')
+    print(f'python: {platform.python_version()} ({sys.executable})')
+    for module in ('mmfish', *stack['MODULES']):
+        folder = stack['folder'](module)
+        version = stack['version'](module) or 'unknown version'
+        print(f'{module}: {version} ({folder})' if folder else f'{module}: not installed')
+    for name in ('numpy', 'pycocotools'):  # these keep no version.py of that form
+        try:
+            print(f'{name}: {metadata.version(name)}')
+        except metadata.PackageNotFoundError:
+            print(f'{name}: not installed')
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Print the traceback of an unforeseen error, and end with one sentence; an issue needs both.
+
+    Args:
+        what: the beginning of the sentence.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_sentence(error):
+            raise
+        traceback.print_exc()
+        reason = str(error).strip().partition('\n')[0]
+        sys.exit(f'mmfish: {what} ({type(error).__name__}: {reason}); see the traceback above')
 
 
 def _fraction(text: str) -> float:
