@@ -85,7 +85,7 @@ def test_the_help_of_each_verb_shows_an_example_that_can_be_read(verb, mmfish):
     assert status == 0
     assert max(map(len, out.splitlines())) <= 80
     examples = re.findall(rf'^  .*\bmmfish ({verb} .*?)(?: +#.*)?$', out, re.MULTILINE)
-    assert examples or verb == 'check'
+    assert examples
     for example in examples:
         make_parser().parse_args(example.split())
 
