@@ -480,15 +480,18 @@ def _print_versions() -> None:
     stack = runpy.run_path(str(Path(__file__).with_name('stack.py')))
     print(f'system: {platform.platform()}')
     print(f'python: {platform.python_version()} ({sys.executable})')
-    for module in ('mmfish', *stack['MODULES']):
+    # OneDL's modules ask for their version there, and have none in their files.
+    distributions = metadata.packages_distributions()
+    for module in ('mmfish', *stack['MODULES'], 'numpy', 'pycocotools'):
         folder = stack['folder'](module)
-        version = stack['version'](module) or 'unknown version'
-        print(f'{module}: {version} ({folder})' if folder else f'{module}: not installed')
-    for name in ('numpy', 'pycocotools'):  # these keep no version.py of that form
-        try:
-            print(f'{name}: {metadata.version(name)}')
-        except metadata.PackageNotFoundError:
-            print(f'{name}: not installed')
+        if folder is None:
+            print(f'{module}: not installed')
+            continue
+        names = sorted(set(distributions.get(module, ())))
+        version = stack['version'](module) or ', '.join(
+            f'{metadata.version(name)} of {name}' for name in names
+        )
+        print(f'{module}: {version or "unknown version"} ({folder})')
     sys.stdout.flush()
 
 

@@ -183,7 +183,7 @@ def test_check_prints_the_versions_although_mmfish_cannot_be_imported(site):
     lines = process.stdout.splitlines()
     assert any(line.startswith(f'python: {sys.version.split()[0]} (') for line in lines)
     assert f'mmfish: {__version__} ({site / "mmfish"})' in lines
-    assert any(re.fullmatch(r'mmcv: \d+\.\d+\.\d+ \(.*\)', line) for line in lines)
+    assert any(re.fullmatch(r'torch: \d+\.\d+\.\d+.* \(.*\)', line) for line in lines)
     assert 'mmdet: not installed' in lines
     assert process.stderr.startswith('mmfish: mmfish needs mmdet, which ')
     assert 'Traceback' not in process.stderr
@@ -211,6 +211,8 @@ def test_check_explains_an_import_that_fails_for_a_reason_it_does_not_know(site)
 def test_check_says_that_the_stack_and_a_model_work(mmfish):
     status, out, err = mmfish('check', DEMO)
     assert status == 0, err
+    for module in ('mmfish', *MODULES, 'numpy', 'pycocotools'):
+        assert re.search(rf'^{module}: \d+\.\d+\S*( of \S+)? \(/.*\)$', out, re.MULTILINE)
     assert 'compiled ops of mmcv on cpu: work\n' in out
     assert re.search(r'shapes\.py on \w+: [\d,]+ parameters; .*, the loss is [\d.]+\n', out)
 
