@@ -487,10 +487,11 @@ def _print_versions() -> None:
         if folder is None:
             print(f'{module}: not installed')
             continue
-        names = sorted(set(distributions.get(module, ())))
-        version = stack['version'](module) or ', '.join(
-            f'{metadata.version(name)} of {name}' for name in names
-        )
+        version = stack['version'](module)
+        if not version:
+            names = sorted(set(distributions.get(module, [module])))
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                version = ', '.join(f'{metadata.version(name)} of {name}' for name in names)
         print(f'{module}: {version or "unknown version"} ({folder})')
     sys.stdout.flush()
 
