@@ -77,6 +77,8 @@ setup(
     packages=find_packages(include=['mmfish', 'mmfish.*']),
     # Makes an editable install put the whole clone on sys.path, benchmarks/ and demo/ included.
     package_dir={'': '.'},
+    py_modules=['mmfish_command'],
+    entry_points={'console_scripts': ['mmfish = mmfish_command:main']},
     include_package_data=True,
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},

@@ -27,10 +27,10 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
-from benchmarks.inputs import model_inputs, remove_checkpoints
 from demo.markdown import markdown_table
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import plug_in, resnet_like
+from mmfish.engine.inputs import model_inputs, remove_checkpoints
 from mmfish.errors import UsageError
 from mmfish.stack import folder
 

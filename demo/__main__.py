@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from demo.demonstration import run_demo
 from mmfish.cli import run_tool
 

@@ -17,6 +17,7 @@ from zipfile import ZipFile
 import pytest
 
 from mmfish.stack import MODULES
+from mmfish.version import __version__
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +120,7 @@ def source(tmp_path_factory) -> Path:
         'README.md',
         'LICENSE',
         'model-index.yml',
+        'mmfish_command.py',
     ):
         shutil.copy2(ROOT / name, copy)
     for name in ('mmfish', 'configs', 'tools', 'requirements', 'benchmarks', 'demo'):
@@ -144,7 +146,8 @@ def test_the_wheel_holds_the_package_its_configs_and_the_tools_that_need_no_clon
     configs = {f'.mim/configs/{name}' for name in files(source / 'configs')}
     tools = {f'.mim/tools/{name}' for name in TOOLS}
     assert inside == package | configs | tools | {'.mim/model-index.yml'}
-    assert {name.split('/')[0].partition('-')[0] for name in names} == {'mmfish'}
+    beside = {name.split('/')[0].partition('-')[0] for name in names}
+    assert beside == {'mmfish', 'mmfish_command.py'}
     print(f'\n{wheel.name}: {len(package)} files, {len(configs)} configs, {len(tools)} tools')
 
 
@@ -181,6 +184,12 @@ def test_configs_and_tools_of_the_installed_wheel_work(wheel, tmp_path):
     assert values.split()[1] == '7'
     print(f'\n{SOMEBODY_ELSES.strip()}\n-> {values}, from {location}')
 
+    command = python.with_name('mmfish')
+    assert call(command, '--help', cwd=theirs).startswith('usage: mmfish ')
+    said = call(command, 'check', cwd=theirs)
+    assert f'mmfish: {__version__} ({location.removesuffix("/__init__.py")})\n' in said
+    assert 'compiled ops of mmcv on cpu: work\n' in said
+
     said = call(python, '-W', 'ignore', '-c', EVERY_HELP, cwd=theirs).splitlines()
     helped = {line for line in said if line.startswith('helped:')}
     assert helped == {f'helped: {name} 0' for name in TOOLS if name.endswith('.py')}
@@ -193,3 +202,4 @@ def test_an_editable_install_links_to_the_source(source, tmp_path):
         assert (source / 'mmfish' / '.mim' / name).resolve() == source / name
     code = 'import importlib.util as u; print(u.find_spec("mmfish").origin)'
     assert Path(call(python, '-c', code, cwd=tmp_path).strip()) == source / 'mmfish/__init__.py'
+    assert call(python.with_name('mmfish'), '--help', cwd=tmp_path).startswith('usage: mmfish ')

@@ -4,7 +4,7 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from benchmarks import speed
 from benchmarks.performance import update_page
 from mmfish.cli import run_tool

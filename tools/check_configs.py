@@ -6,7 +6,7 @@ Example: ``python tools/check_configs.py``, or with the paths of some configs.
 import argparse
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from benchmarks.check_configs import check_configs, experiments
 from mmfish.cli import run_tool
 from mmfish.config.paths import config_folder

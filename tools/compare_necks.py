@@ -7,7 +7,7 @@ about half an hour. Called again it goes on with the runs that have not finished
 import argparse
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from benchmarks.necks import compare_necks, necks_table
 from demo.shapes import make_shapes
 from mmfish.cli import run_tool

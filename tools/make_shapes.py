@@ -6,7 +6,7 @@ Example: ``python tools/make_shapes.py data/shapes``
 import argparse
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from demo.shapes import make_shapes
 from mmfish.cli import run_tool
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from benchmarks.memory import memory_table
 from mmfish.cli import run_tool
 

@@ -1,15 +1,15 @@
 """Try FishNet in the configs that MMDetection ships, and put the tables into docs/zoo.md.
 
-Without arguments one config of each family; with --all the others after that. Outcomes are kept, so
-that a run that was ended goes on where it was; remove the file to start anew. Runs of named configs
-or families do not write the page. Single families need more:
+Without arguments one config of each family is tried, with --all the others after them. Outcomes are
+kept in a file, so that an interrupted run can be continued; remove the file to start anew. With the
+names of configs or families the page is not written. Some families need more packages:
 `pip install -r requirements/zoo.txt`.
 """
 
 import argparse
 from pathlib import Path
 
-import mmfish.cli  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_tables
 from demo.markdown import fill_page
 from mmfish.cli import run_tool

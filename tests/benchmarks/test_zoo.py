@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.inputs import model_inputs
 from benchmarks.zoo import COLUMNS, by_family, read_results, run_zoo, zoo_tables
 from demo.markdown import fill_page
+from mmfish.engine.inputs import model_inputs
 
 ATSS = ['atss/atss_r101.py', 'atss/atss_r50.py', 'atss/atss_r50_ms.py']
 CONFIGS = [*ATSS, 'dcn/x101.py', 'rfp/rfp.py']

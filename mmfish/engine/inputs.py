@@ -14,6 +14,7 @@ from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 from mmengine.structures import PixelData
 
 from mmfish.config.paths import dicts
+from mmfish.registry import pretrained_cfg
 
 PERSON = (3, 256, 128)  # an image for ReID
 ROAD = (3, 320, 800)  # an image for detectors of lanes, whose heads have its size built in
@@ -32,7 +33,7 @@ def model_inputs(model: dict, size: int, images: int = 2, training: bool = True)
     Returns:
         ``inputs`` and ``data_samples``: boxes, masks and semantic maps for detectors.
     """
-    kind = (model.get('data_preprocessor') or {}).get('type', '').rpartition('.')[2]
+    kind = type_name(model.get('data_preprocessor') or {})
     if kind == 'ReIDDataPreprocessor':
         # The triplet loss needs two identities, and two images of each.
         data = demo_mm_inputs(4, PERSON)
@@ -56,12 +57,17 @@ def model_inputs(model: dict, size: int, images: int = 2, training: bool = True)
 def remove_checkpoints(model: dict) -> None:
     """Take out of the config of a model all weights that it would load, which may be downloads."""
     for part in dicts(model):
-        init_cfg = part.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        if pretrained_cfg(part.get('init_cfg')):
             del part['init_cfg']
         part.pop('pretrained', None)
         if 'teacher_ckpt' in part:
             part['teacher_ckpt'] = None
+
+
+def type_name(part: dict) -> str:
+    """The name of the class that a part of a config is for, written as a name or as the class."""
+    kind = part.get('type', '')
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def _detection_inputs(model: dict, size: int, images: int) -> dict[str, Any]:
