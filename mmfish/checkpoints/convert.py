@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -117,11 +118,12 @@ def _whole_classifier(
     ours = under_our_names(state_dict, source, names)
     biases = ours.get('head.score.6.bias')
     classes = 1000 if biases is None else biases.numel()
-    with torch.device('meta'):
-        networks = {
-            arch: nn.ModuleDict(dict(backbone=FishNet(arch), head=FishNetClsHead(classes)))
-            for arch in RELEASED
-        }
-    arch = min(RELEASED, key=lambda arch: len(networks[arch].state_dict().keys() ^ ours.keys()))
-    check_fit(networks[arch], ours, source, arch, names)
+    arch = min(RELEASED, key=lambda arch: len(_network(arch).state_dict().keys() ^ ours.keys()))
+    check_fit(_network(arch, classes), ours, source, arch, names)
     return arch, ours
+
+
+@cache
+def _network(arch: str, classes: int = 1000) -> nn.Module:
+    with torch.device('meta'):
+        return nn.ModuleDict(dict(backbone=FishNet(arch), head=FishNetClsHead(classes)))

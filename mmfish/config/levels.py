@@ -15,6 +15,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
+from mmfish.errors import ConfigError
+from mmfish.models import FishNet
+
 # Parts of a model that hold trained networks of their own, which stay as they are.
 APART = ('reid', 'teacher_backbone', 'teacher_neck', 'teacher_bbox_head')
 # Height and width of the images. Six levels, those of strides 4 to 128, have whole sizes.
@@ -42,6 +45,24 @@ class Levels:
             torch.zeros(2, channels, IMAGE_SIZE // stride, IMAGE_SIZE // stride, device=device)
             for channels, stride in zip(self.channels, self.strides, strict=True)
         ]
+
+
+def fishnet_on_meta(options: Mapping[str, Any], kind: type[FishNet] = FishNet) -> FishNet:
+    """Build a FishNet on the meta device.
+
+    Args:
+        options: of FishNet; ``type`` and ``init_cfg`` are left out.
+        kind: FishNet, or a class derived from it.
+
+    Raises:
+        ConfigError: FishNet does not take these options.
+    """
+    options = {key: value for key, value in options.items() if key not in ('type', 'init_cfg')}
+    try:
+        with torch.device('meta'):
+            return kind(**options)
+    except TypeError as error:
+        raise ConfigError(f'FishNet cannot be built with these options: {error}') from error
 
 
 def levels_of(backbone: nn.Module, in_channels: int = 3) -> Levels:
