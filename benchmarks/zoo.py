@@ -28,8 +28,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
 from demo.markdown import markdown_table
+from mmfish.config.levels import hosts, model_registry
 from mmfish.config.paths import dicts
-from mmfish.config.plug_in import plug_in, resnet_like
+from mmfish.config.plug_in import has_resnet, plug_in
 from mmfish.engine.inputs import model_inputs, remove_checkpoints
 from mmfish.errors import UsageError
 from mmfish.stack import folder
@@ -64,7 +65,9 @@ def zoo_configs() -> Iterator[str]:
             cfg = Config.fromfile(path)
         except (OSError, ImportError):  # it inherits from a file that is not shipped
             continue
-        if resnet_like(cfg):
+        with model_registry(cfg) as registry:
+            found = any(has_resnet(chain[-1], registry) for chain in hosts(cfg).values())
+        if found:
             yield name
 
 

@@ -9,11 +9,9 @@ names.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import sys
-import warnings
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -56,12 +54,10 @@ OPENMMLAB = Line(
     },
 )
 MODULES = ('torch', 'torchvision', *ONEDL.packages)
-# The versions that mmfish supports: from the first, and before the second.
+# The versions of torch that mmfish supports: from the first, and before the second.
 TORCH = (2, 4), (2, 14)
-PYTHON = (3, 10), (3, 13)
-# torchvision 0.15 came with torch 2.0, and both counted up together. From 0.29, which came with
-# torch 2.14, torchvision works with later versions of torch too.
-TORCHVISION_AHEAD, TORCHVISION_FREE = 15, 29
+# torchvision 0.15 came with torch 2.0, and both counted up together until torch 2.14.
+TORCHVISION_AHEAD = 15
 # Where the launchers that MMEngine knows (torchrun, MPI, Slurm) tell a process its rank in the run,
 # and its rank on the machine. The first variable that is set counts: torchrun and MPI may have been
 # started by Slurm.
@@ -93,10 +89,10 @@ def check_stack() -> None:
 
 
 def load_ops() -> None:
-    """Import MMCV's compiled ops, and warn of versions that are newer than what mmfish supports.
+    """Import MMCV's compiled ops.
 
-    Whether the ops load decides what is usable: newer versions of torch and Python are fine where
-    they do. The warning comes once for each run, from its first rank.
+    Whether they load decides what is usable: newer versions of torch and Python are fine where
+    they do.
 
     Raises:
         StackError: the ops do not load. The message says why and what to do.
@@ -113,9 +109,6 @@ def load_ops() -> None:
             f'{version("torch")} ({error}), most likely because they were compiled for another '
             f'one: {compile_ops()}.'
         ) from error
-    newer = newer_versions()
-    if newer and first_rank():
-        warnings.warn(newer, stacklevel=2)
 
 
 def missing_modules() -> str | None:
@@ -148,7 +141,10 @@ def torch_problem() -> str | None:
     """
     found = numbers('torch')
     if found and found < TORCH[0]:
-        return f'mmfish needs torch 2.4 or newer and found torch {version("torch")}: {downgrade()}.'
+        return (
+            f'mmfish needs torch 2.4 or newer and found torch {version("torch")}: '
+            f'{compile_ops(with_torch=True)}.'
+        )
     return None if has_ops() else compiler_problem()
 
 
@@ -158,8 +154,8 @@ def torchvision_problem() -> str | None:
     if not torch or not vision:
         return None
     same_build = not torch[3] or not vision[3] or torch[3] == vision[3]
-    wanted, found = int(torch[1]) + TORCHVISION_AHEAD, int(vision[1])
-    if min(wanted, TORCHVISION_FREE) == min(found, TORCHVISION_FREE) and same_build:
+    same_release = int(torch[1]) + TORCHVISION_AHEAD == int(vision[1])
+    if (same_build and same_release) or numbers('torch') >= TORCH[1]:
         return None
     return (
         f'torchvision {vision[0]} was built for another torch than the {torch[0]} that is '
@@ -184,55 +180,33 @@ def compiler_problem() -> str | None:
         return None
     return (
         f'the ops of mmcv cannot be compiled for torch {version("torch")}, because from 2.14 on '
-        f'torch takes C++20 and the build of mmcv passes -std=c++17: {downgrade()}.'
+        'torch takes C++20 and the build of mmcv passes -std=c++17: '
+        f'{compile_ops(with_torch=True)}.'
     )
 
 
-def newer_versions() -> str | None:
-    """A sentence about a torch and a Python that are newer than what mmfish supports."""
-    newer = []
-    found = numbers('torch')
-    if found and found >= TORCH[1]:
-        newer.append(f'torch {version("torch")}')
-    if sys.version_info[:2] >= PYTHON[1]:
-        newer.append('Python {}.{}'.format(*sys.version_info))
-    if not newer:
-        return None
-    return (
-        f'mmfish is meant for torch 2.4 to 2.13 and Python 3.10 to 3.12, and goes on with '
-        f'{" and ".join(newer)} because the ops of mmcv load.'
-    )
+def compile_ops(*, with_torch: bool = False) -> str:
+    """What to do about missing ops, or about ops that were compiled for another torch.
 
-
-def downgrade() -> str:
-    """What to do about a torch that mmcv's ops cannot be compiled for, or that is too old."""
+    Args:
+        with_torch: to install another torch first, because mmfish cannot use the installed one.
+    """
     line = installed_line()
-    return f'run `pip install {line.torch} {line.build}`, then {reinstall_mmcv(line)}'
-
-
-def compile_ops() -> str:
-    """What to do about missing ops, or about ops that were compiled for another torch."""
-    line = installed_line()
-    return f'run `pip install {line.build}`, then {reinstall_mmcv(line)}'
-
-
-def reinstall_mmcv(line: Line) -> str:
-    """The command that compiles mmcv's ops for the torch that is installed."""
+    first = f'{line.torch} {line.build}' if with_torch else line.build
     return (
-        '`pip install --force-reinstall --no-deps --no-build-isolation --no-cache-dir '
-        f'{line.packages["mmcv"]}`'
+        f'run `pip install {first}`, then `pip install --force-reinstall --no-deps '
+        f'--no-build-isolation --no-cache-dir {line.packages["mmcv"]}`'
     )
 
 
 def install_torchvision() -> str:
     """The command that installs the torchvision for the torch that is installed."""
     torch = RELEASE.fullmatch(version('torch'))
-    if not torch:
+    if not torch or numbers('torch') >= TORCH[1]:
         return '`pip install --no-deps torchvision`, in the version that was built for your torch'
-    minor = int(torch[1]) + TORCHVISION_AHEAD
-    pin = f'==0.{minor}.{torch[2]}' if minor < TORCHVISION_FREE else f'>=0.{TORCHVISION_FREE}.1'
+    pin = f'0.{int(torch[1]) + TORCHVISION_AHEAD}.{torch[2]}'
     return (
-        f'`pip install --force-reinstall --no-deps "torchvision{pin}"` (with the --index-url of '
+        f'`pip install --force-reinstall --no-deps "torchvision=={pin}"` (with the --index-url of '
         'your torch, if you gave one)'
     )
 
@@ -245,8 +219,8 @@ def installed_line() -> Line:
 
 
 def first_rank() -> bool:
-    """Whether this is the first rank of a run, and not one of its data loaders' workers."""
-    return multiprocessing.parent_process() is None and _is_first(RANKS)
+    """Whether this is the first rank of a run."""
+    return _is_first(RANKS)
 
 
 def first_rank_of_machine() -> bool:

@@ -15,8 +15,8 @@ PORT=${PORT:-29500}
 if [ "${MAX_RESTARTS:-0}" = 0 ]; then
     rendezvous=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT")
 else
-    # After a restart the static rendezvous above would hand out the addresses of dead ranks, and so
-    # would a store that all starts share.
+    # After a restart the static rendezvous above would still give out the addresses of dead ranks.
+    # So would a store that all starts share.
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     rendezvous=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
     if [ "$NODE_RANK" = 0 ]; then

@@ -44,8 +44,8 @@ elif [ -z "${MMFISH_TOOLS:-}" ]; then
     exec sbatch "${job[@]}" --requeue --open-mode=append --output="$WORK_DIR/slurm.log" "$0" "$@"
 fi
 
-# From here on this is the batch job. On preemption this shell may get SIGTERM too, and has to outlive
-# the ranks.
+# From here on this script runs as the batch job. On preemption it may get SIGTERM, as the ranks do. It
+# must outlive them.
 trap : TERM
 status=0
 "${train[@]}" --resume || status=$?

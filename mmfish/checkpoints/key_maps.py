@@ -1,14 +1,14 @@
 """The names that the authors' release and pytorchcv gave to the tensors of a FishNet.
 
-Only names are here, no tensors. A name is translated by its longest prefix in a table, so that one
-table for each source serves networks of any depth, in both directions.
+There is one table of prefixes for each source. It serves networks of any depth, and is read in both
+directions: the longest prefix of a name that is in the table is replaced.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 
-# Ours -> theirs. The convolutions of the stem alternate with BatchNorm and ReLU; inside a block the
-# released names are our own.
+# Ours -> theirs. In the stem each convolution is followed by BatchNorm and ReLU, so there is a
+# convolution at every third place. Within a block the released names are the same as ours.
 _OFFICIAL = {
     **{f'backbone.stem.{3 * i + j}': f'conv{i + 1}.{j}' for i in range(3) for j in range(2)},
     **{f'backbone.tail.{i}.0': f'fish.fish.{i}.0' for i in range(3)},
@@ -57,16 +57,14 @@ _PYTORCHCV_BLOCK = {
     'shortcut.0': 'identity_conv.bn',
     'shortcut.2': 'identity_conv.conv',
 }
+_PREFIXES = dict(official=_OFFICIAL, pytorchcv=_PYTORCHCV, mmfish={})
 
 
 def whose_names(keys: Iterable[str]) -> str:
-    """Recognise by its keys whose names a state dict uses.
+    """Whose names a state dict has: 'official', 'pytorchcv', or 'mmfish' for everything else.
 
     Args:
-        keys: of a state dict, without the ``module.`` of torch's DataParallel.
-
-    Returns:
-        'official', 'pytorchcv', or 'mmfish' for everything else.
+        keys: of the state dict, without the ``module.`` of torch's DataParallel.
     """
     for prefix, source in (('fish.', 'official'), ('features.hg.', 'pytorchcv')):
         if any(key.startswith(prefix) for key in keys):
@@ -74,14 +72,17 @@ def whose_names(keys: Iterable[str]) -> str:
     return 'mmfish'
 
 
-def official_name(key: str) -> str:
-    """The released name of a tensor of ours, e.g. ``backbone.stem.0.weight``."""
-    return _with_other_prefix(key, _OFFICIAL)
+def their_name(key: str, source: str) -> str:
+    """The name that somebody else gave to a tensor of a classifier of ours.
 
+    Args:
+        key: in a classifier of ours, e.g. ``backbone.stem.0.weight``.
+        source: as `whose_names` returns it.
 
-def pytorchcv_name(key: str) -> str:
-    """Pytorchcv's name of a tensor of ours, e.g. ``backbone.stem.0.weight``."""
-    key = _with_other_prefix(key, _PYTORCHCV)
+    Returns:
+        The name; one that is not in the tables is returned as it is.
+    """
+    key = _with_other_prefix(key, _PREFIXES[source])
     block = re.fullmatch(r'(features\.hg\..+)\.(\d+)\.(.+)\.(\w+)', key)
     if block is None or block[3] not in _PYTORCHCV_BLOCK:
         return key
@@ -90,26 +91,13 @@ def pytorchcv_name(key: str) -> str:
 
 
 def our_name(key: str, source: str) -> str:
-    """Our name of a tensor of somebody else's: the inverse of the two functions above.
-
-    Args:
-        key: a name as ``source`` writes it.
-        source: 'official', 'pytorchcv' or 'mmfish'.
-
-    Returns:
-        The name in a classifier of ours (``backbone.*``, ``head.*``); a name that the source does
-        not have is returned as it is.
-    """
-    if source == 'official':
-        return _with_other_prefix(key, _inverse(_OFFICIAL))
-    if source == 'pytorchcv':
-        block = re.fullmatch(r'(.+)\.block(\d+)\.(.+)\.(\w+)', key)
-        layers = _inverse(_PYTORCHCV_BLOCK)
-        if block and block[3] in layers:
-            prefix, number, layer, tensor = block.groups()
-            key = f'{prefix}.{int(number) - 1}.{layers[layer]}.{tensor}'
-        return _with_other_prefix(key, _inverse(_PYTORCHCV))
-    return key
+    """The inverse of `their_name`."""
+    block = re.fullmatch(r'(features\.hg\..+)\.block(\d+)\.(.+)\.(\w+)', key)
+    layers = _inverse(_PYTORCHCV_BLOCK)
+    if block and block[3] in layers:
+        prefix, number, layer, tensor = block.groups()
+        key = f'{prefix}.{int(number) - 1}.{layers[layer]}.{tensor}'
+    return _with_other_prefix(key, _inverse(_PREFIXES[source]))
 
 
 def _with_other_prefix(key: str, prefixes: Mapping[str, str]) -> str:

@@ -1,4 +1,7 @@
-"""Files with weights: read without executing anything in them, recognised by their keys."""
+"""Files with weights: read without executing anything in them, recognised by their keys.
+
+The argument ``source`` of the functions below says what holds the weights, for error messages.
+"""
 
 import codecs
 import copy
@@ -19,7 +22,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_from_http, load_from_local
 from torch import Tensor, nn
 
-from mmfish.checkpoints.key_maps import our_name, whose_names
+from mmfish.checkpoints.key_maps import our_name, their_name, whose_names
 from mmfish.errors import CheckpointError
 from mmfish.models import FishNet
 from mmfish.registry import WEIGHT_INITIALIZERS
@@ -63,6 +66,7 @@ def load_backbone(backbone: FishNet, checkpoint: str) -> None:
     """
     state_dict = load_backbone_state(checkpoint)
     check_fit(backbone, state_dict, checkpoint, f'arch {backbone.arch!r}')
+    check_numbers(state_dict, checkpoint)
     backbone.load_state_dict(state_dict)
 
 
@@ -83,14 +87,7 @@ def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
 
 
 def backbone_in(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Find the backbone's weights in a state dict, whoever named them.
-
-    Args:
-        state_dict: under our names, the release's or pytorchcv's.
-        source: what holds it, for the message.
-
-    Returns:
-        The backbone's state dict.
+    """The backbone's weights in a state dict, whoever named them.
 
     Raises:
         CheckpointError: there is no FishNet in it.
@@ -107,20 +104,23 @@ def backbone_in(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tens
     return backbone
 
 
-def under_our_names(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def under_our_names(
+    state_dict: Mapping[str, Tensor], source: str, names: str | None = None
+) -> dict[str, Tensor]:
     """Rename a state dict's tensors as we name them; keys that nobody knows stay.
 
     Args:
-        state_dict: under our names, the release's or pytorchcv's, with or without the ``module.``
-            of torch's DataParallel.
-        source: what holds it, for the message.
+        state_dict: with or without the ``module.`` of torch's DataParallel.
+        source: what holds it.
+        names: that it has: 'official', 'pytorchcv' or 'mmfish'. Defaults to what its keys look
+            like.
 
     Raises:
         CheckpointError: it holds something else than tensors, or two under the same name.
     """
     check_tensors(state_dict, source)
     plain = without_module(state_dict)
-    names = whose_names(plain)
+    names = names or whose_names(plain)
     renamed = {our_name(key, names): tensor for key, tensor in plain.items()}
     if len(renamed) < len(state_dict):
         raise CheckpointError(
@@ -136,21 +136,24 @@ def without_module(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_fit(
-    model: nn.Module, state_dict: Mapping[str, Tensor], source: str, target: str = 'the model'
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    source: str,
+    target: str = 'the model',
+    names: str = 'mmfish',
 ) -> None:
     """Check that all of a model's weights are there and fit, without loading any.
 
     Args:
         model: where they would go.
         state_dict: the weights, under the model's names.
-        source: what holds them, for the message.
+        source: what holds them.
         target: what the model is, for the message.
+        names: whose names the message gives to tensors: 'official', 'pytorchcv' or 'mmfish'.
 
     Raises:
-        CheckpointError: a tensor is missing, left over, of another shape, or has NaN or Inf in it;
-            the message names it.
+        CheckpointError: a tensor is missing, left over or of another shape; the message names it.
     """
-    check_tensors(state_dict, source)
     # Only the model knows which keys it accepts, of older versions or of parts that it leaves out.
     # So load the weights into a copy of it on the meta device, whose tensors are shapes alone.
     shapes: dict[int, Tensor] = {
@@ -158,37 +161,31 @@ def check_fit(
     }
     shapes.update({id(t): t.to('meta') for t in model.buffers()})
     skeleton = copy.deepcopy(model, shapes)
+    problem = None
     try:
         missing, unexpected = skeleton.load_state_dict(state_dict, strict=False, assign=True)
     except RuntimeError as error:
         # The first line is a heading, then comes one for each tensor.
-        first = str(error).splitlines()[1:2] or [str(error)]
+        problem = (str(error).splitlines()[1:2] or [str(error)])[0].strip()
+    else:
+        # No result depends on how many batches BatchNorm has seen, and old files do not say.
+        missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+        for what, keys in (('has the unknown', unexpected), ('lacks', missing)):
+            if keys and not problem:
+                more = f' ({len(keys)} such keys)' if len(keys) > 1 else ''
+                problem = f'it {what} {their_name(min(keys), names)}{more}'
+    if problem:
         raise CheckpointError(
-            f'{source} does not fit {target} ({first[0].strip()}): give the config and the weights '
-            'of the same model'
-        ) from error
-    # No result depends on how many batches BatchNorm has seen, and old files do not say.
-    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-    for problem, keys in (('lacks', missing), ('has the unknown', unexpected)):
-        if keys:
-            more = f' ({len(keys)} such keys)' if len(keys) > 1 else ''
-            raise CheckpointError(
-                f'{source} does not fit {target}: it {problem} {min(keys)}{more}; give the config '
-                'and the weights of the same model'
-            )
-    check_numbers(state_dict, source)
+            f'{source} does not fit {target}: {problem}; expected are all weights of that model, '
+            'and no others'
+        )
 
 
 def check_numbers(state_dict: Mapping[str, Tensor], source: str) -> None:
     """Check that every weight is an ordinary number.
 
-    Args:
-        state_dict: the weights.
-        source: what holds them, for the message.
-
     Raises:
-        CheckpointError: a tensor has NaN or Inf in it, or is not a dense tensor of real numbers;
-            the message names it.
+        CheckpointError: a tensor has NaN or Inf in it, or is not a dense tensor of real numbers.
     """
     for key, tensor in state_dict.items():
         dense = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
@@ -207,12 +204,8 @@ def check_numbers(state_dict: Mapping[str, Tensor], source: str) -> None:
 def check_tensors(state_dict: Mapping[str, Tensor], source: str) -> None:
     """Check that a state dict holds tensors by name, and nothing else.
 
-    Args:
-        state_dict: the tensors.
-        source: what holds them, for the message.
-
     Raises:
-        CheckpointError: a key is not a string, or a value not a tensor; the message names it.
+        CheckpointError: a key is not a string, or a value not a tensor.
     """
     for key, value in state_dict.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
@@ -223,19 +216,19 @@ def check_tensors(state_dict: Mapping[str, Tensor], source: str) -> None:
 
 
 def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
-    """Read the state dict in a file; `read_content` says how.
+    """Read the state dict in a file.
 
     Args:
-        checkpoint: as for `read_content`.
+        checkpoint: as for `load_from_file`.
 
     Returns:
         The file's ``state_dict`` entry, or its ``model`` entry, as Swin's, PVT's and timm's
         trainings write, or else all of it.
 
     Raises:
-        CheckpointError: there is no such file, or it is no checkpoint.
+        CheckpointError: as in `load_from_file`.
     """
-    content = read_content(checkpoint)
+    content = load_from_file(checkpoint)
     if isinstance(content, Mapping) and 'state_dict' not in content:
         model = content.get('model')
         content = model if isinstance(model, Mapping) else content
@@ -243,14 +236,7 @@ def read_state_dict(checkpoint: str) -> Mapping[str, Tensor]:
 
 
 def state_dict_in(content: Any, source: str) -> Mapping[str, Tensor]:
-    """Find the state dict in what a file holds, where MMEngine looks for it.
-
-    Args:
-        content: what the file holds.
-        source: its name, for the message.
-
-    Returns:
-        The ``state_dict`` entry if there is one, or else all of it.
+    """The state dict in what a file holds, where MMEngine looks for it.
 
     Raises:
         CheckpointError: there is none.
@@ -264,14 +250,13 @@ def state_dict_in(content: Any, source: str) -> Mapping[str, Tensor]:
     return state_dict
 
 
-def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
+def load_from_file(filename: str, map_location: Any = 'cpu') -> Any:
     """Read all that is in a file; nothing in it is executed.
 
-    There is one exception: names in MMEngine's other schemes, such as ``torchvision://`` and
-    ``openmmlab://``, go to MMEngine's own loader, which trusts whoever published the file.
-
     Args:
-        checkpoint: a path, a URL, ``pytorchcv://<name>``, or a name in one of MMEngine's schemes.
+        filename: a path, a URL, ``pytorchcv://<name>``, or a name in one of MMEngine's other
+            schemes, such as ``torchvision://``: these go to MMEngine's own loader, which trusts
+            whoever published the file.
         map_location: as of `torch.load`. Defaults to 'cpu'.
 
     Returns:
@@ -281,38 +266,28 @@ def read_content(checkpoint: str, map_location: Any = 'cpu') -> Any:
     Raises:
         CheckpointError: there is no such file, or it is no checkpoint, or holds something else.
     """
-    if isinstance(checkpoint, str) and _is_left_to_mmengine(checkpoint):
+    if isinstance(filename, str) and _is_left_to_mmengine(filename):
         try:
-            return CheckpointLoader.load_checkpoint(checkpoint, map_location)
+            return CheckpointLoader.load_checkpoint(filename, map_location)
         except Exception as error:  # whatever its schemes raise
-            raise CheckpointError(
-                f'MMEngine cannot load {checkpoint} ({_first_line(error)}): check the name and the '
-                'network'
-            ) from error
+            raise _not_available(filename, error) from error
+    file = local_file(filename)
     try:
-        with open(local_file(checkpoint), 'rb') as file, _plain_data_allowed():
-            return torch.load(file, map_location=map_location, weights_only=True)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(
-            f'{checkpoint} cannot be read ({error}): give the file of a checkpoint'
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f'{checkpoint} was not loaded because it is no checkpoint, or holds more than tensors '
-            'and plain data, which could run code: expected what torch.save makes of a state dict'
-        ) from error
+        with open(file, 'rb') as opened, _plain_data_allowed():
+            return torch.load(opened, map_location=map_location, weights_only=True)
     except Exception as error:  # whatever a damaged or a made-up file leads the reader to
+        reason = _first_line(error)
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to let the code in it run
+            reason = 'it is damaged, or holds more than plain data, which could run code'
         raise CheckpointError(
-            f'{checkpoint} cannot be read as a checkpoint: it is damaged or something else '
-            f'({_first_line(error)}); expected what torch.save makes of a state dict'
+            f'{filename} cannot be read as a checkpoint ({reason}): expected what torch.save '
+            'makes of a state dict'
         ) from error
 
 
 @contextmanager
 def plain_data_only() -> Iterator[None]:
-    """While this lasts, MMEngine too reads files and URLs as `read_content` does.
+    """While this lasts, MMEngine too reads files and URLs by `load_from_file`.
 
     MMEngine's own loaders for them can be made to execute code in a file. A file that they cannot
     read with ``weights_only=True`` is read without it, and even with it a file may call
@@ -326,21 +301,10 @@ def plain_data_only() -> Iterator[None]:
         CheckpointLoader.register_scheme(list(HTTP), load_from_http, force=True)
 
 
-def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """MMEngine's loader for files and URLs while `plain_data_only` lasts.
-
-    MMEngine's log calls it by its name without ``load_from_``.
-
-    Raises:
-        CheckpointError: as in `read_content`.
-    """
-    return read_content(filename, map_location)
-
-
 @CheckpointLoader.register_scheme(prefixes=PYTORCHCV)
 def load_from_pytorchcv(filename: str, map_location: Any = None) -> dict[str, dict[str, Tensor]]:
     """MMEngine's loader for ``pytorchcv://<name>``: a classifier's checkpoint under our names."""
-    content = state_dict_in(read_content(filename, map_location), filename)
+    content = state_dict_in(load_from_file(filename, map_location), filename)
     return dict(state_dict=under_our_names(content, filename))
 
 
@@ -369,10 +333,7 @@ def local_file(checkpoint: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(checkpoint, str(path))
         except Exception as error:  # of whichever connection or file system it is
-            raise CheckpointError(
-                f'{checkpoint} cannot be downloaded ({_first_line(error)}): check the name and the '
-                'network'
-            ) from error
+            raise _not_available(checkpoint, error) from error
     return path
 
 
@@ -384,22 +345,25 @@ def _pytorchcv_file(url: str) -> Path:
             f'{url} needs the package pytorchcv, which knows where the weights are: '
             '`pip install pytorchcv`, or give the path of a file'
         ) from error
-    name = url.removeprefix(PYTORCHCV)
     store = Path('~/.torch/models').expanduser()
     try:
         store.mkdir(parents=True, exist_ok=True)
         # Every rank of a run asks for the file, and pytorchcv unpacks it in place.
         with FileLock(store / 'mmfish.lock'):
-            return Path(model_store.get_model_file(name))
+            return Path(model_store.get_model_file(url.removeprefix(PYTORCHCV)))
     except Exception as error:  # whatever its downloader, hash check or table may raise
-        raise CheckpointError(
-            f'pytorchcv could not provide the weights of {name} ({type(error).__name__}: {error}): '
-            'check the name and the network, or give the path of a file'
-        ) from error
+        raise _not_available(url, error) from error
 
 
 def _is_left_to_mmengine(checkpoint: str) -> bool:
     return '://' in checkpoint and not checkpoint.startswith((*HTTP, PYTORCHCV))
+
+
+def _not_available(checkpoint: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f'{checkpoint} could not be loaded ({_first_line(error)}): check the name and the network, '
+        'or give the path of a file'
+    )
 
 
 def _first_line(error: Exception) -> str:

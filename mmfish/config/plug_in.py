@@ -24,9 +24,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmfish.config.levels import (
     APART,
     Levels,
+    fishnet_on_meta,
     hosts,
     levels_of,
-    levels_read,
     model_registry,
     necks_of,
 )
@@ -91,7 +91,7 @@ def plug_in(
     models = hosts(cfg)
     with model_registry(cfg) as registry:
         with_resnet = {
-            name: chain for name, chain in models.items() if _has_resnet(chain[-1], registry)
+            name: chain for name, chain in models.items() if has_resnet(chain[-1], registry)
         }
         for name, chain in with_resnet.items():
             _plug_into(name, chain[-1], registry, arch, backbone_options)
@@ -113,24 +113,13 @@ def plug_in(
 
 
 def config_diff(before: str, after: str, name: str = 'before') -> str:
-    """What changed between two configs, as a unified diff.
-
-    Args:
-        before: the text of one (``Config.pretty_text``).
-        after: that of the other.
-        name: of the first.
-    """
+    """What changed between the texts (``Config.pretty_text``) of two configs, as a unified diff."""
     texts = [text.splitlines() for text in (before, after)]
     return '\n'.join(difflib.unified_diff(*texts, name, 'with the options', lineterm=''))
 
 
-def resnet_like(cfg: Config) -> bool:
-    """Whether `plug_in` finds a backbone in a config that FishNet could take the place of."""
-    with model_registry(cfg) as registry:
-        return any(_has_resnet(chain[-1], registry) for chain in hosts(cfg).values())
-
-
-def _has_resnet(host: Mapping[str, Any], registry: Registry) -> bool:
+def has_resnet(host: Mapping[str, Any], registry: Registry) -> bool:
+    """Whether a model in a config has a backbone that FishNet could take the place of."""
     kind = component(host['backbone'].get('type'), registry)
     # By name, for MMDetection's ResNet, MMPretrain's, and classes derived from either.
     return 'ResNet' in (base.__name__ for base in getattr(kind, '__mro__', ()))
@@ -168,14 +157,14 @@ def _plug_into(
         with_cp=old.with_cp,
     )
     options.update(backbone_options)
-    fish = _fishnet({**options, 'norm_cfg': None})
+    fish = fishnet_on_meta({**options, 'norm_cfg': None})
     levels = levels_of(fish, options['in_channels'])
     _check_strides(
         f'{_name(backbone)} has at out_indices={old.out_indices}', old_levels, options, levels
     )
     if 'norm_cfg' not in backbone_options:
         _fit_groups(name, options, fish, registry)
-    fish = _fishnet(options)  # with its norm layers
+    fish = fishnet_on_meta(options)  # with its norm layers
     reason = 'its init_cfg names none'
     if 'init_cfg' not in backbone_options:
         reason = _why_no_public_weights(options, fish)
@@ -193,7 +182,12 @@ def _plug_into(
     if 'project' in special.values() or not _set_neck_channels(
         host, old_levels.channels, levels.channels
     ):
-        host.neck = [_adapter(levels, old_levels, host, registry), *necks_of(host)]
+        adapter = ConfigDict(
+            type='mmfish.FishHeadAdapter',
+            in_channels=list(levels.channels),
+            out_channels=list(old_levels.channels),
+        )
+        host.neck = [adapter, *necks_of(host)]
 
 
 def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, Levels]:
@@ -212,18 +206,10 @@ def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, 
     return net, levels_of(net, backbone.get('in_channels', 3))
 
 
-def _fishnet(options: Mapping[str, Any]) -> FishNet:
-    try:
-        with torch.device('meta'):
-            return FishNet(**{**options, 'init_cfg': None})
-    except (TypeError, ValueError, KeyError) as error:
-        raise UsageError(f'FishNet cannot be built with these options: {error}') from error
-
-
 def _check_strides(old_has: str, old: Levels, options: Mapping[str, Any], new: Levels) -> None:
     if old.strides == new.strides:
         return
-    all_levels = _fishnet({**options, 'norm_cfg': None, 'out_indices': None})
+    all_levels = fishnet_on_meta({**options, 'norm_cfg': None, 'out_indices': None})
     all_strides = levels_of(all_levels, options['in_channels']).strides
     hint = ''
     if set(old.strides) <= set(all_strides) and len(set(old.strides)) == len(old.strides):
@@ -263,7 +249,7 @@ def _why_no_public_weights(options: Mapping[str, Any], fish: FishNet) -> str:
     if not isinstance(arch, str) or arch not in WEIGHTS:
         what = arch if isinstance(arch, str) else 'this arch'
         return f'there are public weights of {", ".join(WEIGHTS)} only, not of {what}'
-    published = _fishnet(dict(arch=arch, out_indices=options['out_indices']))
+    published = fishnet_on_meta(dict(arch=arch, out_indices=options['out_indices']))
     if _shapes(fish) != _shapes(published):
         return f'the public weights of {arch} do not fit these options'
     return ''
@@ -284,13 +270,7 @@ def _train_from_random_weights(
 ) -> None:
     """Train what the config keeps fixed because of its pretrained weights, and log the changes.
 
-    Args:
-        name: the model's, for the log.
-        options: of FishNet; changed in place.
-        given: options that the caller of `plug_in` gave, which stay.
-        fish: FishNet with these options, on the meta device.
-        registry: which types are looked up in.
-        reason: why there are no weights.
+    Options that the caller of `plug_in` has given stay. The reason says why there are no weights.
     """
     norm_cfg = dict(options['norm_cfg'] or dict(type='BN'))
     if any(key.endswith('weight') for key, _ in fish.named_buffers()):
@@ -313,37 +293,13 @@ def _train_from_random_weights(
         sentences.append(
             'BatchNorm learns badly from one or two images per GPU. Use SyncBN (--cfg-options '
             f'{option}.type=SyncBN) or GroupNorm (--cfg-options {option}.type=GN '
-            f'{option}.num_groups={groups}) there; in Python, plug_in(cfg, '
-            f"norm_cfg=dict(type='GN', num_groups={groups}))."
+            f'{option}.num_groups={groups}) there.'
         )
     _log(' '.join(sentences))
 
 
-def _adapter(
-    levels: Levels, old_levels: Levels, host: Mapping[str, Any], registry: Registry
-) -> ConfigDict:
-    """A `FishHeadAdapter` that gives the levels that a neck reads the channels of the old ones."""
-    adapter = ConfigDict(
-        type='mmfish.FishHeadAdapter',
-        in_channels=list(levels.channels),
-        out_channels=list(old_levels.channels),
-    )
-    necks = necks_of(host)
-    read = levels_read(necks, old_levels, registry) if necks else None
-    if read and read.start > 0:
-        adapter.start_level = read.start
-    if read and read.stop < len(levels.channels):
-        adapter.end_level = read.stop - 1
-    return adapter
-
-
 def _set_neck_channels(host: ConfigDict, old: Sequence[int], new: Sequence[int]) -> bool:
-    """Set ``in_channels`` of the neck, or of the heads where there is no neck.
-
-    Args:
-        host: a model; changed in place.
-        old: channels of the old backbone's levels.
-        new: channels of FishNet's.
+    """Give FishNet's channels to the neck, or to the heads where there is no neck.
 
     Returns:
         Whether there were any to set.

@@ -7,49 +7,40 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import MODEL_WRAPPERS, MODELS, Registry
+from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
-from mmfish.config.levels import Levels, hosts, levels_of, levels_read, model_registry, necks_of
+from mmfish.config.levels import fishnet_on_meta, hosts, levels_of, model_registry, necks_of
 from mmfish.errors import ConfigError
-from mmfish.models import FishHeadAdapter, FishNet
+from mmfish.models import FishNet
 from mmfish.registry import component
-
-# Settings of MMDetection 2.x with what took their place in 3.x.
-OLD_SETTINGS = dict(
-    data='train_dataloader, val_dataloader and test_dataloader',
-    runner='train_cfg',
-    total_epochs='train_cfg',
-    optimizer_config='optim_wrapper',
-    lr_config='param_scheduler',
-    evaluation='val_evaluator and val_cfg',
-    checkpoint_config='default_hooks',
-    img_norm_cfg='model.data_preprocessor',
-)
 
 
 def validate_config(cfg: Config) -> None:
     """Check a config before its runner is built.
+
+    Every FishNet and its necks run on the meta device, to see whether they fit each other. Necks
+    that do not run there, and what comes after them, are not checked.
 
     Args:
         cfg: complete, as `mmfish.engine.run.load_config` returns it.
 
     Raises:
         ConfigError: it is for MMDetection 2.x or has no model; FishNet's arguments are wrong, or
-            its channels are not those that neck or head expect; or an adapter has parameters that
-            several ranks cannot train.
+            its channels are not those that neck or head expect.
     """
-    old = [key for key in OLD_SETTINGS if key in cfg]
-    if 'train_dataloader' not in cfg and ('data' in old or len(old) > 1):
+    if 'data' in cfg and 'train_dataloader' not in cfg:
         raise ConfigError(
-            f'the config is for MMDetection 2.x: it has {", ".join(old)}, where 3.x expects '
-            f'{OLD_SETTINGS[old[0]]}; start from a config of MMDetection 3.x, or convert it as '
-            "the migration guide in MMDetection's documentation says"
+            'the config is for MMDetection 2.x: it has data, where 3.x expects train_dataloader, '
+            'val_dataloader and test_dataloader; start from a config of MMDetection 3.x, or '
+            "convert it as the migration guide in MMDetection's documentation says"
         )
     if not isinstance(cfg.get('model'), dict):
         raise ConfigError("the config has no model: expected model=dict(type='...', ...)")
-    _check_channels(cfg)
+    with model_registry(cfg) as registry:
+        for name, (*_, host) in hosts(cfg).items():
+            if is_fishnet(host.backbone):
+                _check_model(name, host, registry)
 
 
 def is_fishnet(backbone: Any, scope: str | None = None) -> bool:
@@ -65,61 +56,35 @@ def is_fishnet(backbone: Any, scope: str | None = None) -> bool:
     return inspect.isclass(kind) and issubclass(kind, FishNet)
 
 
-def _check_channels(cfg: Config) -> None:
-    """Run every FishNet and its necks on the meta device, to see whether they fit each other.
-
-    Necks that do not run there, and what comes after them, are not checked.
-    """
-    distributed = cfg.get('launcher', 'none') != 'none'
-    wrapper = cfg.get('model_wrapper_cfg') or {}
-    kind = component(
-        wrapper.get('type', 'MMDistributedDataParallel'), MODEL_WRAPPERS, cfg.get('default_scope')
-    )
-    unused_allowed = (
-        cfg.get('find_unused_parameters')
-        or wrapper.get('find_unused_parameters')
-        or kind is not MMDistributedDataParallel
-    )
-    with model_registry(cfg) as registry:
-        for name, (*_, host) in hosts(cfg).items():
-            if is_fishnet(host.backbone):
-                _check_model(name, host, registry, all_used=distributed and not unused_allowed)
-
-
-def _check_model(
-    name: str, model: Mapping[str, Any], registry: Registry, *, all_used: bool
-) -> None:
-    """Check one model of a config.
-
-    Args:
-        name: its dotted name.
-        model: its part of the config.
-        registry: which its parts are built from.
-        all_used: whether every parameter has to get a gradient.
-
-    Raises:
-        ConfigError: see `validate_config`.
-    """
-    fish = _build_fishnet(name, model['backbone'], registry)
+def _check_model(name: str, model: Mapping[str, Any], registry: Registry) -> None:
+    """Check one model of a config; its dotted name is for the message."""
+    fish = fishnet_on_meta(model['backbone'], component(model['backbone']['type'], registry))
     arch = fish.arch if isinstance(fish.arch, str) else 'a dict'
     source = f'FishNet with arch={arch} and out_indices={fish.out_indices}'
-    outputs = levels_of(fish, fish.in_channels).tensors()
-    necks = necks_of(model)
-    for i, neck in enumerate(necks):
+    levels = levels_of(fish, fish.in_channels).tensors()
+    for i, neck in enumerate(necks_of(model)):
         # A name that --cfg-options takes.
         place = f'{name}.neck' if isinstance(model['neck'], dict) else f'{name}.neck.{i}'
-        module = _build_neck(neck, registry)
-        inputs, outputs = outputs, _run(module, outputs)
-        if outputs is None:
-            _check_neck(place, neck, module, inputs, source)
+        try:
+            with torch.device('meta'):
+                module = registry.build(copy.deepcopy(neck))
+        except Exception:  # of any package's neck; the runner will raise it again
             return
-        if all_used and isinstance(module, FishHeadAdapter):
-            read = levels_read(necks[i + 1 :], Levels.of(outputs), registry)
-            _check_adapter(place, module, read)
-        source = place
+        outputs = _run(module, levels)
+        if outputs is None:
+            expected = neck.get('in_channels', getattr(module, 'in_channels', None))
+            if _takes(module, expected, levels):
+                raise ConfigError(
+                    f'{place} of type {type(module).__name__} expects in_channels={expected}, and '
+                    f'{source} has levels of {[level.shape[1] for level in levels]} channels: set '
+                    f"{place}.in_channels to these, or the backbone's out_indices to levels that "
+                    'fit'
+                )
+            return
+        levels, source = outputs, place
     head = model.get('head')
     expected = head.get('in_channels') if isinstance(head, dict) else None
-    channels = outputs[-1].shape[1]
+    channels = levels[-1].shape[1]
     if isinstance(expected, int) and expected != channels:
         raise ConfigError(
             f'{name}.head of type {head.get("type")} expects in_channels={expected}, and the last '
@@ -127,24 +92,7 @@ def _check_model(
         )
 
 
-def _build_fishnet(name: str, backbone: Mapping[str, Any], registry: Registry) -> FishNet:
-    options = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg')}
-    try:
-        with torch.device('meta'):
-            return component(backbone['type'], registry)(**options)
-    except TypeError as error:
-        raise ConfigError(f'{name}.backbone of type FishNet: {error}') from error
-
-
-def _build_neck(neck: Mapping[str, Any], registry: Registry) -> nn.Module | None:
-    try:
-        with torch.device('meta'):
-            return registry.build(copy.deepcopy(neck))
-    except Exception:  # of any package's neck; the runner will raise it again
-        return None
-
-
-def _run(neck: nn.Module | None, levels: Sequence[Tensor]) -> Sequence[Tensor] | None:
+def _run(neck: nn.Module, levels: Sequence[Tensor]) -> Sequence[Tensor] | None:
     """What a neck returns; None if it does not take these levels, or does not run."""
     try:
         with torch.no_grad():
@@ -155,43 +103,13 @@ def _run(neck: nn.Module | None, levels: Sequence[Tensor]) -> Sequence[Tensor] |
     return outputs if tensors and outputs else None
 
 
-def _check_neck(
-    place: str,
-    neck: Mapping[str, Any],
-    module: nn.Module | None,
-    inputs: Sequence[Tensor],
-    source: str,
-) -> None:
-    """Raise an error if a neck did not run because of channels: with those it expects, it runs."""
-    expected = neck.get('in_channels', getattr(module, 'in_channels', None))
-    channels = [expected] * len(inputs) if isinstance(expected, int) else expected
+def _takes(neck: nn.Module, channels: Any, levels: Sequence[Tensor]) -> bool:
+    """Whether a neck that does not take these levels would take some with other channels."""
+    channels = [channels] * len(levels) if isinstance(channels, int) else channels
     if not isinstance(channels, list | tuple) or not all(isinstance(c, int) for c in channels):
-        return
-    size = inputs[0].shape[-1]
-    fitting = [
+        return False
+    size = levels[0].shape[-1]
+    others = [
         torch.empty(2, c, size >> i, size >> i, device='meta') for i, c in enumerate(channels)
     ]
-    if _run(module, fitting) is None:
-        return
-    raise ConfigError(
-        f'{place} of type {type(module).__name__} expects in_channels={expected}, and {source} has '
-        f'levels of {[level.shape[1] for level in inputs]} channels: set {place}.in_channels to '
-        "these, or the backbone's out_indices to levels that fit"
-    )
-
-
-def _check_adapter(place: str, adapter: FishHeadAdapter, read: range | None) -> None:
-    if read is None:
-        return
-    trained = [
-        i
-        for i, level in enumerate(adapter.levels)
-        if any(p.requires_grad for p in level.parameters())
-    ]
-    unused = [i for i in trained if i not in read]
-    if unused:
-        raise ConfigError(
-            f'{place} of type FishHeadAdapter has parameters for the levels {unused}, which the '
-            'next neck does not read, and DistributedDataParallel stops at parameters without a '
-            f'gradient: set {place}.start_level={read.start} and {place}.end_level={read.stop - 1}'
-        )
+    return _run(neck, others) is not None

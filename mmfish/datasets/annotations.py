@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 from collections.abc import Collection, Sequence
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> None:
     MMDetection.
 
     Args:
-        cfg: a config with ``<split>_dataloader`` entries.
+        cfg: any config.
         splits: of 'train', 'val' and 'test'.
 
     Raises:
@@ -80,15 +81,6 @@ def check_annotations(content: Any, file: str) -> None:
     image_ids = _ids(content, 'images', 'id', file)
     category_ids = _ids(content, 'categories', 'id', file)
     annotation_ids = _ids(content, 'annotations', 'id', file)
-    for part, ids in (
-        ('images', image_ids),
-        ('categories', category_ids),
-        ('annotations', annotation_ids),
-    ):
-        if len(set(ids)) < len(ids):
-            seen = set()
-            twice = next(i for i in ids if i in seen or seen.add(i))
-            raise _not_coco(file, f'its "{part}" has the id {twice!r} twice')
     _column(content, 'categories', 'name', file)
     for image, name in zip(images, _column(content, 'images', 'file_name', file), strict=True):
         if not isinstance(name, str) or not name:
@@ -128,11 +120,7 @@ def check_annotations(content: Any, file: str) -> None:
     few_points = []
     for i, annotation in enumerate(annotations):
         mask = annotation.get('segmentation')
-        if not mask:
-            continue
-        problem = _form_problem(mask)
-        if not problem and isinstance(mask, dict):
-            problem = run_lengths_problem(mask, (int(height[i]), int(width[i])))
+        problem = mask and _mask_problem(mask, (int(height[i]), int(width[i])))
         if problem:
             raise _wrong(file, 'annotation', annotation, problem)
         if isinstance(mask, list) and any(len(p) < 6 or len(p) % 2 for p in mask):
@@ -176,8 +164,8 @@ def run_lengths_problem(mask: dict, size: tuple[int, int]) -> str | None:
     return None
 
 
-def _form_problem(mask: Any) -> str | None:
-    """What is wrong with the form of a segmentation; None if it is polygons or run lengths."""
+def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
+    """What is wrong with a segmentation; None if it is polygons, or run lengths for its image."""
     if isinstance(mask, list):
         if all(isinstance(polygon, list) for polygon in mask):
             return None
@@ -187,7 +175,7 @@ def _form_problem(mask: Any) -> str | None:
     if not isinstance(mask['counts'], list | str):
         kind = type(mask['counts']).__name__
         return f'has run lengths of type {kind}: expected a list or a string'
-    return None
+    return run_lengths_problem(mask, size)
 
 
 def _check_classes(content: dict, classes: str | tuple[str, ...], file: str) -> None:
@@ -248,6 +236,8 @@ def _ids(content: dict, part: str, field: str, file: str) -> list[int | str]:
     for value in ids:
         if not isinstance(value, (int, str)):
             raise _not_coco(file, f'its "{part}" has the {field} {value!r:.40}')
+    if field == 'id' and len(set(ids)) < len(ids):
+        raise _not_coco(file, f'its "{part}" has the id {mode(ids)!r} twice')
     return ids
 
 

@@ -93,9 +93,9 @@ class CheckWeightsHook(Hook):
         state_dict = without_module(state_dict_in(checkpoint, source))
         if self.whole:
             check_fit(model, state_dict, source, 'the model of the config')
-            return
-        for name, fishnet in fishnets.items():
-            check_fit(fishnet, _weights_of(name, state_dict), source, "the config's backbone")
+        else:
+            for name, fishnet in fishnets.items():
+                check_fit(fishnet, _weights_of(name, state_dict), source, "the config's backbone")
         check_numbers(state_dict, source)
 
 

@@ -8,7 +8,6 @@ are replaced; others, such as a user's subclasses of them, stay.
 
 import copy
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import mmcv.transforms
@@ -18,12 +17,13 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, RUNNERS, TRANSFORMS, Registry
+from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, RUNNERS, TRANSFORMS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.nn.parallel import DistributedDataParallel
 
+from mmfish.checkpoints.atomic import write_atomically
 from mmfish.config.paths import dicts
-from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume, write_atomically
+from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume
 from mmfish.errors import UsageError
 from mmfish.registry import component
 from mmfish.stack import first_rank, first_rank_of_machine
@@ -37,20 +37,22 @@ def prepare_training(
     channels_last: bool = False,
     resume: str | None = None,
 ) -> Config:
-    """Make every change to a config that a training needs.
+    """Make every change that a training needs.
 
     Args:
         cfg: changed in place.
-        amp: as for `mmfish.engine.run.run_train`.
-        auto_scale_lr: likewise.
-        channels_last: likewise.
-        resume: likewise.
+        amp: automatic mixed precision.
+        auto_scale_lr: scale the learning rate from ``auto_scale_lr.base_batch_size`` to the
+            batch size of this run.
+        channels_last: keep weights and features in channels-last memory format.
+        resume: 'auto' for the newest good checkpoint of the work directory, if there is one yet, or
+            the path of a checkpoint.
 
     Returns:
         The config as MMDetection's own tool would run it, without what mmfish adds.
 
     Raises:
-        UsageError: as `mmfish.engine.run.run_train` does for its arguments.
+        UsageError: an option cannot be had with this config, or on this machine.
         CheckpointError: there is nothing whole to resume from.
     """
     if amp:
@@ -79,23 +81,25 @@ def prepare_testing(
     fuse_conv_bn: bool = False,
     channels_last: bool = False,
 ) -> Config:
-    """Make every change to a config that testing needs.
+    """Make every change that testing needs.
 
     Args:
         cfg: changed in place.
-        checkpoint: as for `mmfish.engine.run.run_test`.
-        show: likewise.
-        show_dir: likewise.
-        wait_time: likewise.
-        tta: likewise.
-        fuse_conv_bn: likewise.
-        channels_last: likewise.
+        checkpoint: path of the checkpoint.
+        show: show each prediction in a window.
+        show_dir: a folder for pictures of the predictions; of detectors it lies inside the work
+            directory.
+        wait_time: seconds for which ``show`` shows each.
+        tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say, or else
+            with horizontally flipped images.
+        fuse_conv_bn: fold normalisation into the convolutions (`mmfish.fuse`).
+        channels_last: keep weights and features in channels-last memory format.
 
     Returns:
         The config as MMDetection's own tool would run it, without what mmfish adds.
 
     Raises:
-        UsageError: as `mmfish.engine.run.run_test` does for its arguments.
+        UsageError: an option cannot be had with this config, or on this machine.
     """
     cfg.load_from = checkpoint
     if show or show_dir:
@@ -116,9 +120,6 @@ def prepare_testing(
 def use_mixed_precision(cfg: Config) -> None:
     """Train with automatic mixed precision.
 
-    Args:
-        cfg: changed in place.
-
     Raises:
         UsageError: there is no GPU.
     """
@@ -131,9 +132,6 @@ def use_mixed_precision(cfg: Config) -> None:
 
 def scale_learning_rate(cfg: Config) -> None:
     """Scale the learning rate from the batch size that it was chosen for to that of this run.
-
-    Args:
-        cfg: changed in place.
 
     Raises:
         UsageError: the config does not say for which batch size its learning rate was chosen.
@@ -148,9 +146,6 @@ def scale_learning_rate(cfg: Config) -> None:
 
 def use_channels_last(cfg: Config) -> None:
     """Keep weights and features in channels-last memory format.
-
-    Args:
-        cfg: changed in place.
 
     Raises:
         UsageError: the config has a runner of its own.
@@ -202,19 +197,17 @@ def tolerate_faults(cfg: Config) -> None:
 
     Replaces MMEngine's own checkpoint hook and its loop over epochs, and adds hooks. Other loops
     and checkpoint hooks stay.
-
-    Args:
-        cfg: of MMDetection, MMPretrain or MMEngine; changed in place.
     """
+    scope = cfg.get('default_scope')
     hooks = cfg.get('default_hooks') or ConfigDict()
     hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     cfg.default_hooks = hooks
     for hook in [*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])]:
-        if _stands_for(hook, CheckpointHook, HOOKS, cfg):
+        if isinstance(hook, dict) and component(hook.get('type'), HOOKS, scope) is CheckpointHook:
             hook['type'] = 'mmfish.AtomicCheckpointHook'
     loop = cfg.get('train_cfg') or {}
     by_epoch = 'type' not in loop and loop.get('by_epoch')
-    if by_epoch or _stands_for(loop, EpochBasedTrainLoop, LOOPS, cfg):
+    if by_epoch or component(loop.get('type'), LOOPS, scope) is EpochBasedTrainLoop:
         loop.pop('by_epoch', None)
         loop['type'] = 'mmfish.ResumableTrainLoop'
         # Workers that outlive an epoch would carry random states over to the next.
@@ -228,9 +221,6 @@ def use_own_transforms(cfg: Config) -> None:
 
     The errors of `LoadImageFromFile` and `LoadAnnotations` name the file, and `Resize` leaves at
     least one pixel of each side.
-
-    Args:
-        cfg: changed in place.
     """
     replaced = {
         mmcv.transforms.LoadImageFromFile: 'mmfish.LoadImageFromFile',
@@ -243,28 +233,25 @@ def use_own_transforms(cfg: Config) -> None:
         mmcv.transforms.RandomChoiceResize,
         mmdet.datasets.transforms.ResizeShortestEdge,
     )
-    for split, step in _transforms(cfg):
-        if split != 'train' and _stands_for(
-            step, mmcv.transforms.LoadImageFromFile, TRANSFORMS, cfg
-        ):
-            # Without an image MMDetection cannot evaluate either, and does not say which it is.
-            step.pop('ignore_empty', None)
-        for stock, ours in replaced.items():
-            if _stands_for(step, stock, TRANSFORMS, cfg):
-                step['type'] = ours
-        if any(_stands_for(step, stock, TRANSFORMS, cfg) for stock in resizing):
-            resize = dict(type=step.get('resize_type', 'Resize'))
-            if _stands_for(resize, mmdet.datasets.transforms.Resize, TRANSFORMS, cfg):
-                step['resize_type'] = 'mmfish.Resize'
+    scope = cfg.get('default_scope')
+    for split in ('train', 'val', 'test'):
+        for step in dicts((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+            kind = component(step.get('type'), TRANSFORMS, scope)
+            if kind is mmcv.transforms.LoadImageFromFile and split != 'train':
+                # Without an image MMDetection cannot evaluate either, and does not say which it is.
+                step.pop('ignore_empty', None)
+            if kind in replaced:
+                step['type'] = replaced[kind]
+            elif kind in resizing:
+                resize = component(step.get('resize_type', 'Resize'), TRANSFORMS, scope)
+                if resize in replaced:
+                    step['resize_type'] = replaced[resize]
 
 
 def give_each_rank_a_device(cfg: Config) -> None:
     """See that each rank has a GPU, or, without any GPU, let the ranks run on the CPU.
 
     MMEngine's default model wrapper puts the model on the GPU of the rank's number.
-
-    Args:
-        cfg: changed in place.
 
     Raises:
         UsageError: there are fewer GPUs than ranks, or none, and the launcher needs one.
@@ -297,12 +284,6 @@ def give_each_rank_a_device(cfg: Config) -> None:
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
     """Switch on the hook that draws, whose settings differ between MMPretrain and MMDetection.
 
-    Args:
-        cfg: changed in place.
-        show: in a window.
-        show_dir: into a folder.
-        wait_time: seconds for which ``show`` shows each.
-
     Raises:
         UsageError: the config has no such hook.
     """
@@ -322,9 +303,6 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
 
 def augment_in_testing(cfg: Config) -> None:
     """Test with test-time augmentation: as the config says, or else with flipped images too.
-
-    Args:
-        cfg: changed in place.
 
     Raises:
         UsageError: the config has no pipeline for testing.
@@ -363,26 +341,5 @@ def augment_in_testing(cfg: Config) -> None:
 
 
 def add_hook(cfg: Config, name: str, **options: object) -> None:
-    """Add a hook behind the config's own.
-
-    Args:
-        cfg: changed in place.
-        name: of the hook.
-        **options: of the hook.
-    """
+    """Add a hook with its options behind the config's own hooks."""
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **options)]
-
-
-def _stands_for(part: object, stock: type, registry: Registry, cfg: Config) -> bool:
-    """Whether a part of a config has a type that stands for a class, not for a subclass of it."""
-    if not isinstance(part, dict):
-        return False
-    return component(part.get('type'), registry, cfg.get('default_scope')) is stock
-
-
-def _transforms(cfg: Config) -> Iterator[tuple[str, dict]]:
-    """The dicts within every pipeline of the data sets, the transforms of wrappers included."""
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for part in dicts(loader.get('dataset')):
-            yield from ((split, step) for step in dicts(part.get('pipeline')))

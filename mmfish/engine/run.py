@@ -1,8 +1,8 @@
 """A config becomes a run, in three steps: prepare the config, check it and its files, run it."""
 
 import os
-import re
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from mmdet.evaluation import DumpDetResults
@@ -10,19 +10,16 @@ from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from mmfish.checkpoints.loading import plain_data_only
 from mmfish.config.paths import read_config
 from mmfish.config.plug_in import plug_in
 from mmfish.datasets.layouts import set_data_root
-from mmfish.engine.check import check_testing, check_training
+from mmfish.engine.check import check_classes, check_testing, check_training
 from mmfish.engine.fault_tolerance.stopping import signal_handlers_kept
 from mmfish.engine.prepare import prepare_testing, prepare_training
-from mmfish.errors import ConfigError, DataError, UsageError
-from mmfish.models import FishNet
+from mmfish.errors import UsageError
 from mmfish.stack import first_rank_of_machine
 
 
@@ -67,42 +64,22 @@ def load_config(
     return cfg
 
 
-def run_train(
-    cfg: Config,
-    *,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    channels_last: bool = False,
-    resume: str | None = None,
-) -> Runner:
+def run_train(cfg: Config, **options: Any) -> Runner:
     """Train as a config says.
 
     Args:
         cfg: from `load_config`; changed in place.
-        amp: automatic mixed precision.
-        auto_scale_lr: scale the learning rate from ``auto_scale_lr.base_batch_size`` to the
-            batch size of this run.
-        channels_last: keep weights and features in channels-last memory format.
-        resume: 'auto' for the newest good checkpoint of the work directory, if there is one yet, or
-            the path of a checkpoint.
+        **options: of `mmfish.engine.prepare.prepare_training`: ``amp``, ``auto_scale_lr``,
+            ``channels_last``, ``resume``.
 
     Returns:
         The runner, when it has finished.
 
     Raises:
-        MissingDataError: the data set is not there, or not whole.
-        DataError: the data set holds what cannot be trained on.
-        CheckpointError: weights that the run starts from are not there, or do not fit, or there is
-            nothing whole to resume from.
-        ConfigError: the config is not for this version, or its parts do not fit each other.
-        TrainingError: a loss is NaN or Inf.
-        UsageError: ``auto_scale_lr`` without a base batch size in the config; ``channels_last``
-            with a runner of the config's own; ``amp``, a launcher or a number of processes that
-            needs GPUs which are not there.
+        UsageError: the options, the config, the data or the weights do not allow the training, or
+            a loss is NaN or Inf. The kinds are in `mmfish.errors`.
     """
-    stock = prepare_training(
-        cfg, amp=amp, auto_scale_lr=auto_scale_lr, channels_last=channels_last, resume=resume
-    )
+    stock = prepare_training(cfg, **options)
     if first_rank_of_machine():  # if a check fails there, the launcher ends the other ranks
         check_training(cfg)
     with plain_data_only(), signal_handlers_kept():
@@ -113,16 +90,7 @@ def run_train(
 
 
 def run_test(
-    cfg: Config,
-    checkpoint: str,
-    *,
-    out: str | None = None,
-    show: bool = False,
-    show_dir: str | None = None,
-    wait_time: float = 2,
-    tta: bool = False,
-    fuse_conv_bn: bool = False,
-    channels_last: bool = False,
+    cfg: Config, checkpoint: str, *, out: str | None = None, **options: Any
 ) -> dict[str, float]:
     """Evaluate a checkpoint as a config says.
 
@@ -130,40 +98,19 @@ def run_test(
         cfg: from `load_config`; changed in place.
         checkpoint: path of the checkpoint.
         out: a ``.pkl`` file for the predictions.
-        show: show each prediction in a window.
-        show_dir: a folder for pictures of the predictions; of detectors it lies inside the work
-            directory.
-        wait_time: seconds for which ``show`` shows each.
-        tta: test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say, or else
-            with horizontally flipped images.
-        fuse_conv_bn: fold normalisation into the convolutions (`mmfish.fuse`).
-        channels_last: keep weights and features in channels-last memory format.
+        **options: of `mmfish.engine.prepare.prepare_testing`: ``show``, ``show_dir``,
+            ``wait_time``, ``tta``, ``fuse_conv_bn``, ``channels_last``.
 
     Returns:
         The metrics, as the config's evaluator names them.
 
     Raises:
-        MissingDataError: the data set is not there, or not whole.
-        DataError: the data set holds what cannot be tested with.
-        CheckpointError: the checkpoint is not there, or not that of the config's model.
-        ConfigError: the config is not for this version, or its parts do not fit each other.
-        UsageError: ``out`` is no ``.pkl`` file, or the config has no visualization hook for
-            ``show`` and ``show_dir``, no pipeline for ``tta``, or a runner of its own although
-            ``channels_last`` is set; or a launcher or a number of processes needs GPUs which are
-            not there.
+        UsageError: the options, the config, the data or the checkpoint do not allow the test. The
+            kinds are in `mmfish.errors`.
     """
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out writes a pickle: expected a name ending in .pkl, got {out}')
-    stock = prepare_testing(
-        cfg,
-        checkpoint,
-        show=show,
-        show_dir=show_dir,
-        wait_time=wait_time,
-        tta=tta,
-        fuse_conv_bn=fuse_conv_bn,
-        channels_last=channels_last,
-    )
+    stock = prepare_testing(cfg, checkpoint, **options)
     if first_rank_of_machine():
         check_testing(cfg)
     with plain_data_only():
@@ -178,53 +125,17 @@ def build_runner(cfg: Config, stock: Config) -> Runner:
 
     Args:
         cfg: is not changed.
-        stock: the same without what mmfish adds. The work directory and the checkpoints keep this
-            one, so that MMDetection's own tools and inferencers can go on from there.
+        stock: the same without what mmfish adds. The log, the work directory and the checkpoints
+            keep this one, so that MMDetection's own tools and inferencers can go on from there.
     """
+
+    class Prepared(Config):
+        # Formatted once; MMEngine would do it four times, and again for each checkpoint.
+        pretty_text = stock.pretty_text
+        to_dict = stock.to_dict
+
     setup_cache_size_limit_of_dynamo()
     if cfg.launcher != 'none' and get_device() == 'cpu' and not dist.is_initialized():
         # MMEngine would select a GPU first. It takes a process group that is there already.
         dist.init_process_group('gloo')
-    runner = RUNNERS.build(cfg)
-    runner.cfg = stock
-    runner.dump_config()
-    return runner
-
-
-def check_classes(runner: Runner) -> None:
-    """Check that the data set is not empty, and that FishNet's heads have enough classes for it.
-
-    Args:
-        runner: its training data set is built here if it has not been yet.
-
-    Raises:
-        DataError: the data set is empty.
-        ConfigError: a head has fewer classes than the data set.
-    """
-    try:
-        dataset = runner.train_dataloader.dataset
-    except ValueError as error:
-        # NumPy cannot join the images of a data set that has none.
-        if 'at least one array' not in str(error):
-            raise
-        raise DataError(
-            'there is nothing to train on: the data set has no image with an annotation that '
-            'its filter_cfg leaves; look at the warnings above, its ann_file and its filter_cfg'
-        ) from error
-    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if not isinstance(model, nn.Module):
-        return  # MMEngine's FlexibleRunner builds it later
-    if not any(isinstance(module, FishNet) for module in model.modules()):
-        return  # other models are MMDetection's to judge
-    if hasattr(model, 'language_model'):
-        return  # the heads of GLIP and Grounding DINO compare boxes with words, of any number
-    for name, module in model.named_modules():
-        known = getattr(module, 'num_classes', None)
-        # RPNs and mask heads may treat all classes alike.
-        if re.search(r'\bbbox_head(\.\d+)?$', name) and known and known < len(classes):
-            raise ConfigError(
-                f'model.{name} has num_classes={known}, and the data set has {len(classes)} '
-                'classes: set num_classes of each head to that, or fewer classes in metainfo of '
-                'the data set'
-            )
+    return RUNNERS.build(Prepared(dict(cfg.items()), filename=cfg.filename))

@@ -14,16 +14,17 @@ Of a part with several stages, each tuple lists its stages in the order in which
                 with each stride (FishNeXt)
 ==============  ================================================================================
 
-Sources: the released code for 99, 150 and 201 (the paper's section 4 gives the depth only);
-FishNeXt-150 is the layout of 150 with the groups of the paper's "4d". 77 and 55, from a
-reproduction on images of 56x56, are 99 with all channels divided by four, and by eight with two
-stages in each part; the report gives the last head stage of 55 48 channels where the
-concatenation brings together 80, which we follow.
+Where the numbers come from:
 
-FishNeXt-229 is OUR RECONSTRUCTION: its block counts were never published. The released networks
-are named after three layers a block and 12 more; with 72 blocks and a stem of two residual blocks
-(one layer more) the name comes out as 229. The nine blocks more than 201 are at stride 16, where
-201 has most of those that it adds to 150.
+- FishNet-99, -150 and -201: the released code. The paper's section 4 gives their depths only.
+- FishNeXt-150: FishNet-150 with the groups that the paper calls "4d".
+- FishNet-77 and -55: a reproduction on images of 56x56. FishNet-77 is FishNet-99 with all channels
+  divided by four. FishNet-55 has them divided by eight, and two stages in each part. In its report
+  the last head stage has 48 channels; here it has the 80 that the concatenation brings together.
+- FishNeXt-229 is OUR RECONSTRUCTION, because its block counts were never published. A released
+  network is named after its layers: three for each block, and 12 more. 72 blocks and a stem of two
+  residual blocks (one more layer) make 229. It has nine blocks more than FishNet-201, all of them
+  at stride 16, where FishNet-201 has most of what it adds to FishNet-150.
 """
 
 from collections.abc import Mapping
@@ -87,7 +88,7 @@ ARCHS: dict[str, dict[str, Any]] = dict(
     ),
 )
 
-# Far more channels or blocks than in any network: a slip that would exhaust the memory.
+# More channels or blocks than this are a slip of the pen, which would exhaust the memory.
 MOST = 10_000
 
 OPTIONAL = dict(expansion=4, group_width=None)
@@ -129,7 +130,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
         _check_keys(f'arch[{part!r}]', arch[part], required=fields)
     arch = {**OPTIONAL, **arch}
 
-    # Two at least, where half of the channels are needed.
+    # At least two where the network uses half of the channels.
     _check_number("arch['stem']", arch['stem'], least=2)
     _check_number("arch['expansion']", arch['expansion'])
     if arch['group_width'] is not None:

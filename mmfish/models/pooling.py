@@ -7,10 +7,11 @@ from torch.autograd.function import FunctionCtx
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """`torch.nn.MaxPool2d` with its numbers and gradients, for a tenth of its memory in training.
+    """`torch.nn.MaxPool2d` with the same results, for a tenth of its memory in training.
 
-    The stock one keeps its input, whose shape alone is needed, and where each maximum was as eight
-    bytes; this keeps where it was within its window, in two. In eval mode it is the stock one.
+    For the backward pass PyTorch's keeps its input, of which only the shape is needed, and the
+    index of each maximum in the image, as eight bytes. This one keeps the index within the window,
+    as two bytes. In eval mode both are the same.
 
     Args:
         kernel_size: side of the window.
@@ -25,7 +26,7 @@ class MaxPool2d(nn.MaxPool2d):
         """(N, C, H, W) -> (N, C, ~H / stride, ~W / stride)."""
         window = self.kernel_size, self.stride, self.padding
         trains = self.training and torch.is_grad_enabled() and x.requires_grad
-        # The reach of a window, in elements, has to fit into two bytes.
+        # The largest index within a window has to fit into two bytes.
         if trains and x.shape[-1] * self.kernel_size < 2**15:
             return _MaxPool.apply(x, *window)
         return F.max_pool2d(x, *window)
@@ -44,7 +45,7 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         (within,) = ctx.saved_tensors
         kernel_size, stride, padding = ctx.window
-        # The input's shape and layout matter, not its values.
+        # The operator looks at the shape and layout of the input, not at its values.
         layout = torch.channels_last if ctx.channels_last else torch.contiguous_format
         x = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
         where = within + _corners(within, ctx)

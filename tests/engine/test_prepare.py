@@ -135,6 +135,25 @@ def test_loading_is_replaced_in_wrapped_data_sets_too(scope, kind, ours):
     assert cfg.train_dataloader.dataset.dataset.pipeline == [dict(type=ours, color_type='x')]
 
 
+def test_an_evaluation_skips_no_images():
+    cfg = Config.fromfile(CONFIG)
+    for split in ('train', 'test'):
+        cfg[f'{split}_dataloader'].dataset.pipeline[0].ignore_empty = True
+    use_own_transforms(cfg)
+    assert cfg.train_dataloader.dataset.pipeline[0].ignore_empty
+    assert 'ignore_empty' not in cfg.test_dataloader.dataset.pipeline[0]
+
+
+@pytest.mark.parametrize('config', [CONFIG, config_path('imagenet/fishnet99_imagenet.py')])
+def test_our_own_configs_get_loading_that_names_files(config):
+    cfg = Config.fromfile(config)
+    use_own_transforms(cfg)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert pipeline[0].type == 'mmfish.LoadImageFromFile'
+    if config == CONFIG:
+        assert pipeline[1].type == 'mmfish.LoadAnnotations'
+
+
 def test_auto_scale_lr_without_a_base_batch_size_is_an_error():
     with pytest.raises(UsageError, match='base_batch_size'):
         scale_learning_rate(Config(dict()))

@@ -53,6 +53,14 @@ def test_the_config_in_the_work_directory_can_be_read(trained):
     assert ('mmfish' in written.pretty_text) is (config == FISHNET)
 
 
+def test_the_log_folder_and_the_checkpoints_have_the_same_config(trained):
+    _, runner = trained
+    files = list(Path(runner.work_dir).rglob('*.py'))
+    checkpoint = torch.load(f'{runner.work_dir}/epoch_1.pth', weights_only=False)
+    assert len(files) == 2
+    assert {file.read_text() for file in files} == {checkpoint['meta']['cfg']}
+
+
 def test_a_run_resumes_from_its_checkpoint(trained, shapes, tmp_path):
     config, runner = trained
     cfg = load_config(

@@ -5,62 +5,25 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmfish.errors import CheckpointError, ConfigError, TrainingError
+from mmfish.checkpoints.atomic import PART, write_atomically
+from mmfish.errors import CheckpointError, TrainingError
 from mmfish.registry import HOOKS
 
-# The name of a file that is still being written ends with this.
-PART = '.part'
 # MMEngine's file that holds the path of the newest checkpoint.
 POINTER = 'last_checkpoint'
 PREEMPTED = 'preempted.pth'
 # Checkpoints that a run can go on from. Those named best_* have no state of the optimiser.
 _RESUMABLE = re.compile(rf'(?:epoch|iter)_\d+\.pth|{PREEMPTED}')
-
-
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file under another name, flush it to the disk, and rename it.
-
-    Whenever the process is killed, there is either the complete new file or the old one.
-
-    Args:
-        path: of the file; folders that do not exist are made.
-        content: of the file.
-
-    Raises:
-        OSError: the file could not be written. The old one is still there.
-    """
-    path = Path(path)
-    part = path.with_name(path.name + PART)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(part, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    # The new name has to survive a loss of power, too. Windows cannot open a folder, and some
-    # network file systems cannot flush one.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @register_backend('mmfish.atomic')
@@ -73,7 +36,7 @@ class AtomicFileBackend(LocalBackend):
     """
 
     def __init__(self) -> None:
-        self.outdated: list[str] = []
+        self.outdated: set[str] = set()
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Write bytes to a file."""
@@ -81,26 +44,21 @@ class AtomicFileBackend(LocalBackend):
 
     def remove(self, filepath: str | os.PathLike) -> None:
         """Note a file that is outdated."""
-        self.outdated.append(str(filepath))
+        self.outdated.add(str(filepath))
 
     def rmtree(self, dir_path: str | os.PathLike) -> None:
         """Note a folder that is outdated: a checkpoint with a file for each rank."""
-        self.outdated.append(str(dir_path))
+        self.outdated.add(str(dir_path))
 
-    def remove_outdated(self, keep: Collection[str | None] = ()) -> None:
-        """Remove what has been noted, except the paths in ``keep``, and forget it."""
-        for path in dict.fromkeys(self.outdated):
-            if path in keep:
-                continue
-            if self.isfile(path):
-                super().remove(path)
-            elif self.isdir(path):
-                super().rmtree(path)
+    def remove_outdated(self) -> None:
+        """Remove what has been noted, and forget it."""
+        for path in self.outdated:
+            remove = super().rmtree if self.isdir(path) else super().remove
+            remove(path)
         self.outdated.clear()
 
 
-# A config that an earlier version has written into a work directory has the second name.
-@HOOKS.register_module(name=['AtomicCheckpointHook', 'WholeCheckpointHook'])
+@HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, with checkpoints that survive a kill and a full disk.
 
@@ -120,41 +78,28 @@ class AtomicCheckpointHook(CheckpointHook):
         if not elsewhere:
             self.backend_args = dict(backend='mmfish.atomic')
         self.saved_iter: int | None = None
-        self.loaded: dict = {}
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep what the checkpoint says about the ones that it replaced."""
-        self.loaded = checkpoint.get('meta', {})
 
     def before_train(self, runner: Runner) -> None:
-        """Remove what a killed run has left: half-written files, and outdated checkpoints."""
+        """Remove the half-written files that a killed run has left."""
         super().before_train(runner)
         self.saved_iter = runner.iter or None  # it is not 0 in a resumed run
         if is_main_process() and isinstance(self.file_backend, AtomicFileBackend):
             for part in Path(self.out_dir).glob(f'*{PART}'):
                 part.unlink()
-            if self.loaded.get('iter') == runner.iter:
-                self.file_backend.outdated += self.loaded.get('outdated', [])
-            self.file_backend.remove_outdated(keep=self._current())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the weights, and add the names of the checkpoints that this one replaces.
+        """Look at the weights.
 
         Raises:
             TrainingError: a weight is NaN or Inf.
         """
-        meta = checkpoint['meta']
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for name, parameter in model.named_parameters():
+        for name, parameter in runner.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise TrainingError(
-                    f'After iteration {meta["iter"]} the weights are NaN or Inf ({name}), so no '
-                    f'checkpoint was written; {describe_last_checkpoint(runner.work_dir)}'
+                    f'After iteration {checkpoint["meta"]["iter"]} the weights are NaN or Inf '
+                    f'({name}), so no checkpoint was written; '
+                    f'{describe_last_checkpoint(runner.work_dir)}'
                 )
-        # Without a training there is no backend yet.
-        if isinstance(getattr(self, 'file_backend', None), AtomicFileBackend):
-            # A run that is killed before it has removed them leaves that to the resumed one.
-            meta['outdated'] = list(self.file_backend.outdated)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Save a checkpoint if one is due after this epoch."""
@@ -210,12 +155,7 @@ class AtomicCheckpointHook(CheckpointHook):
             if self.file_backend.isfile(preempted):
                 self.file_backend.remove(preempted)
         if is_main_process() and isinstance(self.file_backend, AtomicFileBackend):
-            self.file_backend.remove_outdated(keep=self._current())
-
-    def _current(self) -> list[str | None]:
-        """The newest and the best checkpoints, which may have replaced some of the same name."""
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        return [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
+            self.file_backend.remove_outdated()
 
     @contextlib.contextmanager
     def _failure_reported(self, runner: Runner, iteration: int) -> Iterator[None]:
@@ -228,37 +168,6 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'{describe_last_checkpoint(runner.work_dir)}: make room, or correct what is wrong '
                 'there, and go on with --resume'
             ) from error
-
-
-def check_fsdp_checkpoints(cfg: Config) -> None:
-    """Refuse a training with FSDP on the CPU that would crash when it saves its first checkpoint.
-
-    ``state_dict_cfg='full'`` of MMEngine's ``FSDPStrategy`` sets torch's ``offload_to_cpu``. Then
-    torch 2.11 frees gathered weights that are on the CPU before it copies them, and the process
-    ends with SIGSEGV. It does so without MMEngine and mmfish, too.
-
-    Args:
-        cfg: of a training.
-
-    Raises:
-        ConfigError: the config asks for that.
-    """
-    strategy = cfg.get('strategy') or {}
-    device = (strategy.get('model_wrapper') or {}).get('device_id')
-    on_cpu = not torch.cuda.is_available() or str(device).startswith('cpu')
-    wanted = strategy.get('state_dict_cfg')
-    if isinstance(wanted, dict):
-        offloaded = (wanted.get('state_dict_config') or {}).get('offload_to_cpu')
-    else:
-        offloaded = wanted == 'full'
-    if on_cpu and offloaded:
-        raise ConfigError(
-            f'strategy.state_dict_cfg={wanted!r} makes PyTorch crash on the CPU when a checkpoint '
-            "is saved: use 'local' (a file for each rank), or for one file "
-            "dict(state_dict_type='FULL_STATE_DICT', "
-            "state_dict_config=dict(type='FullStateDictConfig', rank0_only=True), "
-            "optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))"
-        )
 
 
 def describe_last_checkpoint(work_dir: str | os.PathLike) -> str:
@@ -286,15 +195,7 @@ def checkpoint_to_resume(
         CheckpointError: the checkpoint at the given path is damaged, or all of the work
             directory's are.
     """
-    if resume != 'auto':
-        problem = None if '://' in resume else checkpoint_problem(resume)
-        if problem:
-            raise CheckpointError(
-                f'{resume} cannot be resumed from: {problem}. Name another one, or none for the '
-                'newest good one of the work directory'
-            )
-        return resume
-    candidates = _candidates(Path(work_dir))
+    candidates = _candidates(Path(work_dir)) if resume == 'auto' else [resume]
     if candidates is None:
         return None
     problems = []
@@ -305,10 +206,12 @@ def checkpoint_to_resume(
                 print(f'{line}. Going on from {path} instead.', file=sys.stderr, flush=True)
             return path
         problems.append(f'{path} cannot be resumed from: {problem}')
-    problems = problems or [f'{Path(work_dir, POINTER)} is empty']
-    raise CheckpointError(
-        f'{"; ".join(problems)}. No good checkpoint is left: train without --resume to start anew'
-    )
+    if resume != 'auto':
+        advice = 'Name another one, or none for the newest good one of the work directory'
+    else:
+        problems = problems or [f'{Path(work_dir, POINTER)} is empty']
+        advice = 'No good checkpoint is left: train without --resume to start anew'
+    raise CheckpointError(f'{"; ".join(problems)}. {advice}')
 
 
 def checkpoint_problem(path: str | os.PathLike) -> str | None:
@@ -326,21 +229,13 @@ def checkpoint_problem(path: str | os.PathLike) -> str | None:
         found = [(file.name, checkpoint_problem(file)) for file in Path(path).iterdir()]
         return next((f'{name} in it: {problem}' for name, problem in found if problem), None)
     try:
-        size = os.path.getsize(path)
-        with open(path, 'rb') as file:
-            start = file.read(4)
-        if start != b'PK\x03\x04':
-            return f'it is not what torch.save writes ({size:,} bytes that begin with {start!r})'
-        if not zipfile.is_zipfile(path):
-            return f'it is truncated (its end is missing after {size:,} bytes)'
         with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith('/data.pkl') for name in archive.namelist()):
-                return 'it is a zip file, but not one of torch.save'
             damaged = archive.testzip()
     except OSError as error:
         return f'it cannot be read ({error.strerror or error})'
     except Exception as error:  # zipfile raises half a dozen kinds for damaged entries
-        return f'it is damaged ({error})'
+        size = os.path.getsize(path)
+        return f'it is damaged, or not what torch.save writes ({error}; it has {size:,} bytes)'
     return f'it is damaged ({damaged} does not have its checksum)' if damaged else None
 
 

@@ -164,18 +164,11 @@ def _checkpoint_hook(runner: Runner) -> AtomicCheckpointHook | None:
 
 def _describe_loss(runner: Runner, invalid: dict[str, torch.Tensor], data_batch: object) -> str:
     losses = ', '.join(f'{name} {float(value)}' for name, value in invalid.items())
-    images = ', '.join(_image_names(data_batch)) or 'of unknown names'
+    samples = data_batch.get('data_samples', ()) if isinstance(data_batch, dict) else ()
+    images = ', '.join(str(sample.get('img_path')) for sample in samples if 'img_path' in sample)
     last = describe_last_checkpoint(runner.work_dir)
     return (
         f'Rank {get_rank()} stopped in iteration {runner.iter + 1}, epoch {runner.epoch + 1}: '
-        f'{losses} for the images {images}; {last}: look at these images and their annotations or '
-        'lower the learning rate, and go on with --resume'
+        f'{losses} for the images {images or "of unknown names"}; {last}: look at these images '
+        'and their annotations or lower the learning rate, and go on with --resume'
     )
-
-
-def _image_names(data_batch: object) -> Iterator[str]:
-    samples = data_batch.get('data_samples', ()) if isinstance(data_batch, dict) else ()
-    for sample in samples:
-        found = [str(sample.get(key)) for key in ('img_id', 'img_path') if key in sample]
-        if found:
-            yield ' '.join(found)

@@ -1,29 +1,22 @@
-import errno
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmfish.engine.fault_tolerance.saving import (
-    check_fsdp_checkpoints,
     checkpoint_problem,
     checkpoint_to_resume,
     describe_last_checkpoint,
-    write_atomically,
 )
-from mmfish.errors import CheckpointError, ConfigError, TrainingError
+from mmfish.errors import CheckpointError, TrainingError
 
 
 class Weight(BaseModel):
@@ -71,24 +64,6 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    file = tmp_path / 'file'
-    write_atomically(file, b'old')
-
-    def no_room(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, 'fsync', no_room)
-    with pytest.raises(OSError, match='No space left'):
-        write_atomically(file, b'newer')
-    assert (file.read_bytes(), files(tmp_path)) == (b'old', ['file'])
-
-
-def test_the_former_name_of_the_hook_works():
-    built = [HOOKS.build(dict(type=f'mmfish.{name}CheckpointHook')) for name in ('Atomic', 'Whole')]
-    assert type(built[0]) is type(built[1])
-
-
 def test_outdated_checkpoints_and_former_best_ones_are_removed(tmp_path):
     make_runner(tmp_path, max_keep_ckpts=2, save_best='mAP').train()
     expected = ['best_mAP_epoch_4.pth', 'epoch_3.pth', 'epoch_4.pth', 'last_checkpoint']
@@ -96,35 +71,13 @@ def test_outdated_checkpoints_and_former_best_ones_are_removed(tmp_path):
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
 
 
-def test_a_resumed_run_removes_what_a_killed_run_left_over(tmp_path):
-    make_runner(tmp_path, epochs=3, max_keep_ckpts=2).train()
-    assert epochs_in(tmp_path) == ['epoch_2.pth', 'epoch_3.pth']
-    # As if the run had been killed when it had written epoch_3.pth and not yet removed epoch_1.pth,
-    # and another time while it was writing a file.
-    shutil.copy(tmp_path / 'epoch_2.pth', tmp_path / 'epoch_1.pth')
-    (tmp_path / 'epoch_4.pth.part').write_bytes(b'half')
-    started_anew = make_runner(tmp_path, epochs=0)
-    started_anew.load_checkpoint(str(tmp_path / 'epoch_3.pth'))
-    started_anew.train()
-    assert epochs_in(tmp_path) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
-    resumed = make_runner(tmp_path, epochs=4, max_keep_ckpts=2)
-    resumed.resume(str(tmp_path / 'epoch_3.pth'))
+def test_a_resumed_run_removes_what_a_killed_run_had_half_written(tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    (tmp_path / 'epoch_3.pth.part').write_bytes(b'half')
+    resumed = make_runner(tmp_path, epochs=2)
+    resumed.resume(str(tmp_path / 'epoch_2.pth'))
     resumed.train()
-    assert epochs_in(tmp_path) == ['epoch_3.pth', 'epoch_4.pth']
-
-
-def test_a_best_checkpoint_that_has_replaced_one_of_the_same_name_is_kept(tmp_path):
-    options = dict(save_best='mAP')
-    make_runner(tmp_path, epochs=2, **options).train()
-    last, best = tmp_path / 'epoch_2.pth', tmp_path / 'best_mAP_epoch_2.pth'
-    # As after an evaluation of epoch 2 that was made twice, the second time with a better result.
-    checkpoint = torch.load(last, weights_only=False)
-    checkpoint['meta']['outdated'] = [str(best)]
-    torch.save(checkpoint, last)
-    resumed = make_runner(tmp_path, epochs=2, **options)
-    resumed.resume(str(last))
-    resumed.train()
-    assert best.exists()
+    assert epochs_in(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
 
 
 def test_a_checkpoint_can_be_saved_without_training(tmp_path):
@@ -206,19 +159,13 @@ def empty(path):
     path.write_bytes(b'')
 
 
-def other_zip(path):
-    with zipfile.ZipFile(path, 'w') as archive:
-        archive.writestr('readme.txt', 'hello')
-
-
 @pytest.mark.parametrize(
     ('damage', 'why'),
     [
-        (truncate, 'truncated'),
+        (truncate, 'damaged, or not what torch.save writes'),
         (flip_bits, 'does not have its checksum'),
-        (overwrite, "begin with b'<htm'"),
+        (overwrite, 'not a zip file'),
         (empty, '0 bytes'),
-        (other_zip, 'not one of torch.save'),
         (Path.unlink, 'No such file'),
     ],
 )
@@ -256,30 +203,3 @@ def test_an_empty_last_checkpoint_does_not_start_a_run_anew(tmp_path, capsys):
         path.unlink()
     with pytest.raises(CheckpointError, match=r'last_checkpoint is empty.*without --resume'):
         checkpoint_to_resume(tmp_path, 'auto')
-
-
-def test_a_file_is_written_where_folders_cannot_be_opened(tmp_path, monkeypatch):
-    def as_on_windows(path, flags):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-
-    monkeypatch.setattr(os, 'open', as_on_windows)
-    write_atomically(tmp_path / 'file', b'content')
-    assert (tmp_path / 'file').read_bytes() == b'content'
-
-
-FSDP = dict(type='FSDPStrategy', model_wrapper=dict(device_id='cpu'))
-ONE_FILE = dict(state_dict_type='FULL_STATE_DICT', state_dict_config=dict(rank0_only=True))
-
-
-@pytest.mark.parametrize(
-    'strategy',
-    [None, FSDP, dict(FSDP, state_dict_cfg='local'), dict(FSDP, state_dict_cfg=ONE_FILE)],
-)
-def test_strategies_that_can_save_on_the_cpu_are_not_refused(strategy):
-    check_fsdp_checkpoints(Config(dict(strategy=strategy)))
-
-
-@pytest.mark.parametrize('wanted', ['full', dict(state_dict_config=dict(offload_to_cpu=True))])
-def test_fsdp_that_crashes_on_the_cpu_is_refused(wanted):
-    with pytest.raises(ConfigError, match=r"crash on the CPU.*use 'local'.*FULL_STATE_DICT"):
-        check_fsdp_checkpoints(Config(dict(strategy=dict(FSDP, state_dict_cfg=wanted))))

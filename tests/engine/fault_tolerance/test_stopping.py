@@ -40,9 +40,7 @@ def train(work_dir, losses, hook=None, **kwargs):
     images = [
         dict(
             inputs=torch.tensor(loss),
-            data_samples=BaseDataElement(
-                metainfo=dict(img_id=100 + number, img_path=f'{number}.jpg')
-            ),
+            data_samples=BaseDataElement(metainfo=dict(img_path=f'{number}.jpg')),
         )
         for number, loss in enumerate(losses)
     ]
@@ -70,7 +68,7 @@ def train(work_dir, losses, hook=None, **kwargs):
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
 def test_a_loss_of_nan_or_inf_ends_the_run_and_names_iteration_and_images(tmp_path, loss):
-    message = rf'iteration 2, epoch 1: loss {loss}, loss_cls {loss} for the images 101 1\.jpg; '
+    message = rf'iteration 2, epoch 1: loss {loss}, loss_cls {loss} for the images 1\.jpg; '
     with pytest.raises(TrainingError, match=message):
         train(tmp_path, [1.0, loss])
     assert not list(tmp_path.glob('*.pth'))

@@ -1,0 +1,42 @@
+"""Files that are there as a whole, or not at all."""
+
+import contextlib
+import os
+from pathlib import Path
+
+# The name of a file that is still being written ends with this.
+PART = '.part'
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file under another name, flush it to the disk, and rename it.
+
+    Whenever the process is killed, there is either the complete new file or the old one.
+
+    Args:
+        path: of the file; folders that do not exist are made.
+        content: of the file.
+
+    Raises:
+        OSError: the file could not be written. The old one is still there.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + PART)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(part, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    # The new name has to survive a loss of power, too. Windows cannot open a folder, and some
+    # network file systems cannot flush one.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
