@@ -1,9 +1,10 @@
-"""The levels that a backbone returns, and where to find backbones and necks in a config.
+"""The levels that a backbone returns and necks read, and where to find both in a config.
 
-To find out the levels, the backbone runs on torch's meta device. It computes only shapes, needs no
+To find out the levels, the parts run on torch's meta device. It computes only shapes, needs no
 memory for weights or images, and takes milliseconds.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -38,10 +39,10 @@ class Levels:
             tuple(IMAGE_SIZE // level.shape[-1] for level in tensors),
         )
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self, device: str = 'meta') -> list[Tensor]:
         """Levels of two images, (2, C_i, IMAGE_SIZE / stride_i, IMAGE_SIZE / stride_i)."""
         return [
-            torch.empty(2, channels, IMAGE_SIZE // stride, IMAGE_SIZE // stride, device='meta')
+            torch.zeros(2, channels, IMAGE_SIZE // stride, IMAGE_SIZE // stride, device=device)
             for channels, stride in zip(self.channels, self.strides, strict=True)
         ]
 
@@ -76,6 +77,40 @@ def levels_of(backbone: nn.Module, in_channels: int = 3) -> Levels:
         return Levels.of(
             backbone(torch.empty(1, in_channels, IMAGE_SIZE, IMAGE_SIZE, device='meta'))
         )
+
+
+def levels_read(
+    necks: Sequence[Mapping[str, Any]], levels: Levels, registry: Registry
+) -> range | None:
+    """Which levels of its input a chain of necks reads.
+
+    A level is read if it gets a gradient from what the last neck returns.
+
+    Args:
+        necks: configs of a chain of necks.
+        levels: what the first of them gets.
+        registry: which the necks are built from.
+
+    Returns:
+        From the first to the last level that is read; None where this cannot be found out, because
+        the necks do not compute, or nothing gets a gradient.
+    """
+    # Some operators, such as deformable convolutions, do not run on the meta device.
+    for device in ('meta', 'cpu'):
+        inputs = [level.requires_grad_() for level in levels.tensors(device)]
+        try:
+            # Copies, because a neck may begin with an activation in place.
+            outputs = tuple(level.clone() for level in inputs)
+            with torch.device(device):
+                for neck in necks:
+                    outputs = registry.build(copy.deepcopy(neck))(outputs)
+            total = sum(output.sum() for output in outputs)
+            gradients = torch.autograd.grad(total, inputs, allow_unused=True)
+        except Exception:  # of any package's neck
+            continue
+        read = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        return range(read[0], read[-1] + 1) if read else None
+    return None
 
 
 def model_registry(cfg: Config) -> AbstractContextManager[Registry]:

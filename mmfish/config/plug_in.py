@@ -27,6 +27,7 @@ from mmfish.config.levels import (
     fishnet_on_meta,
     hosts,
     levels_of,
+    levels_read,
     model_registry,
     necks_of,
 )
@@ -182,12 +183,7 @@ def _plug_into(
     if 'project' in special.values() or not _set_neck_channels(
         host, old_levels.channels, levels.channels
     ):
-        adapter = ConfigDict(
-            type='mmfish.FishHeadAdapter',
-            in_channels=list(levels.channels),
-            out_channels=list(old_levels.channels),
-        )
-        host.neck = [adapter, *necks_of(host)]
+        host.neck = [_adapter(levels, old_levels, host, registry), *necks_of(host)]
 
 
 def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, Levels]:
@@ -296,6 +292,24 @@ def _train_from_random_weights(
             f'{option}.num_groups={groups}) there.'
         )
     _log(' '.join(sentences))
+
+
+def _adapter(
+    levels: Levels, old_levels: Levels, host: Mapping[str, Any], registry: Registry
+) -> ConfigDict:
+    """A `FishHeadAdapter` that gives the levels that a neck reads the channels of the old ones."""
+    adapter = ConfigDict(
+        type='mmfish.FishHeadAdapter',
+        in_channels=list(levels.channels),
+        out_channels=list(old_levels.channels),
+    )
+    necks = necks_of(host)
+    read = levels_read(necks, old_levels, registry) if necks else None
+    if read and read.start > 0:
+        adapter.start_level = read.start
+    if read and read.stop < len(levels.channels):
+        adapter.end_level = read.stop - 1
+    return adapter
 
 
 def _set_neck_channels(host: ConfigDict, old: Sequence[int], new: Sequence[int]) -> bool:

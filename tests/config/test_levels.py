@@ -2,8 +2,9 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
-from mmfish.config.levels import Levels, fishnet_on_meta, hosts, levels_of, necks_of
+from mmfish.config.levels import Levels, fishnet_on_meta, hosts, levels_of, levels_read, necks_of
 from mmfish.config.paths import read_config
 from mmfish.errors import ConfigError
 
@@ -21,6 +22,19 @@ def test_levels_have_the_channels_and_strides_of_the_backbone():
 def test_options_that_fishnet_does_not_take_are_named():
     with pytest.raises(ConfigError, match='depth'):
         fishnet_on_meta(dict(depth=50))
+
+
+@pytest.mark.parametrize(
+    ('necks', 'read'),
+    [
+        ([FPN], range(4)),
+        ([{**FPN, 'start_level': 1}], range(1, 4)),
+        ([dict(type='mmfish.FishHeadAdapter', in_channels=list(LEVELS.channels)), FPN], range(4)),
+        ([{**FPN, 'in_channels': [1, 2, 3, 4]}], None),
+    ],
+)
+def test_levels_without_a_gradient_are_not_read(necks, read):
+    assert levels_read(necks, LEVELS, MODELS) == read
 
 
 def test_models_within_models_are_found_by_their_dotted_names():

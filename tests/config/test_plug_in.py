@@ -310,6 +310,21 @@ def test_the_norm_layers_that_the_log_suggests_work(log):
     assert 'model.detector.backbone.norm_cfg.type=SyncBN' in log[0]
 
 
+def test_the_adapter_starts_at_the_first_level_that_the_neck_reads():
+    class LastLevels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList([nn.Conv2d(c, 8, 1) for c in (256, 512)])
+
+        def forward(self, inputs):
+            return [conv(x) for conv, x in zip(self.convs, inputs[2:], strict=True)]
+
+    adapter = plug_in(detector(dict(type=LastLevels))).model.neck[0]
+    assert adapter.type == 'mmfish.FishHeadAdapter'
+    assert adapter.start_level == 2
+    assert 'end_level' not in adapter
+
+
 def test_out_indices_that_the_arch_lacks_are_refused():
     with pytest.raises(UsageError, match=r'levels of 0\.\.2'):
         plug_in(with_backbone(), 'fishnet55')
