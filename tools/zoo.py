@@ -9,7 +9,7 @@ names of configs or families the page is not written. Some families need more pa
 import argparse
 from pathlib import Path
 
-import mmfish.notices  # noqa: F401  first, because the others print notices
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
 from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_tables
 from demo.markdown import fill_page
 from mmfish.cli import run_tool
