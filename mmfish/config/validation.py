@@ -7,12 +7,21 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, Registry
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS, MODELS, Registry
 from torch import Tensor, nn
 
-from mmfish.config.levels import fishnet_on_meta, hosts, levels_of, model_registry, necks_of
+from mmfish.config.levels import (
+    Levels,
+    fishnet_on_meta,
+    hosts,
+    levels_of,
+    levels_read,
+    model_registry,
+    necks_of,
+)
 from mmfish.errors import ConfigError
-from mmfish.models import FishNet
+from mmfish.models import FishHeadAdapter, FishNet
 from mmfish.registry import component
 
 
@@ -27,7 +36,8 @@ def validate_config(cfg: Config) -> None:
 
     Raises:
         ConfigError: it is for MMDetection 2.x or has no model; FishNet's arguments are wrong, or
-            its channels are not those that neck or head expect.
+            its channels are not those that neck or head expect; or an adapter has parameters that
+            several ranks cannot train.
     """
     if 'data' in cfg and 'train_dataloader' not in cfg:
         raise ConfigError(
@@ -37,10 +47,11 @@ def validate_config(cfg: Config) -> None:
         )
     if not isinstance(cfg.get('model'), dict):
         raise ConfigError("the config has no model: expected model=dict(type='...', ...)")
+    all_used = _all_parameters_used(cfg)
     with model_registry(cfg) as registry:
         for name, (*_, host) in hosts(cfg).items():
             if is_fishnet(host.backbone):
-                _check_model(name, host, registry)
+                _check_model(name, host, registry, all_used=all_used)
 
 
 def is_fishnet(backbone: Any, scope: str | None = None) -> bool:
@@ -56,13 +67,37 @@ def is_fishnet(backbone: Any, scope: str | None = None) -> bool:
     return inspect.isclass(kind) and issubclass(kind, FishNet)
 
 
-def _check_model(name: str, model: Mapping[str, Any], registry: Registry) -> None:
-    """Check one model of a config; its dotted name is for the message."""
+def _all_parameters_used(cfg: Config) -> bool:
+    """Whether a run stops at parameters without a gradient: several ranks under MMEngine's DDP."""
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    kind = component(
+        wrapper.get('type', 'MMDistributedDataParallel'), MODEL_WRAPPERS, cfg.get('default_scope')
+    )
+    return (
+        cfg.get('launcher', 'none') != 'none'
+        and kind is MMDistributedDataParallel
+        and not cfg.get('find_unused_parameters')
+        and not wrapper.get('find_unused_parameters')
+    )
+
+
+def _check_model(
+    name: str, model: Mapping[str, Any], registry: Registry, *, all_used: bool
+) -> None:
+    """Check one model of a config.
+
+    Args:
+        name: its dotted name, for the message.
+        model: its part of the config.
+        registry: which its parts are built from.
+        all_used: whether every parameter has to get a gradient.
+    """
     fish = fishnet_on_meta(model['backbone'], component(model['backbone']['type'], registry))
     arch = fish.arch if isinstance(fish.arch, str) else 'a dict'
     source = f'FishNet with arch={arch} and out_indices={fish.out_indices}'
     levels = levels_of(fish, fish.in_channels).tensors()
-    for i, neck in enumerate(necks_of(model)):
+    necks = necks_of(model)
+    for i, neck in enumerate(necks):
         # A name that --cfg-options takes.
         place = f'{name}.neck' if isinstance(model['neck'], dict) else f'{name}.neck.{i}'
         try:
@@ -81,6 +116,9 @@ def _check_model(name: str, model: Mapping[str, Any], registry: Registry) -> Non
                     'fit'
                 )
             return
+        if all_used and isinstance(module, FishHeadAdapter):
+            read = levels_read(necks[i + 1 :], Levels.of(outputs), registry)
+            _check_adapter(place, module, read)
         levels, source = outputs, place
     head = model.get('head')
     expected = head.get('in_channels') if isinstance(head, dict) else None
@@ -113,3 +151,20 @@ def _takes(neck: nn.Module, channels: Any, levels: Sequence[Tensor]) -> bool:
         torch.empty(2, c, size >> i, size >> i, device='meta') for i, c in enumerate(channels)
     ]
     return _run(neck, others) is not None
+
+
+def _check_adapter(place: str, adapter: FishHeadAdapter, read: range | None) -> None:
+    if read is None:
+        return
+    trained = [
+        i
+        for i, level in enumerate(adapter.levels)
+        if any(p.requires_grad for p in level.parameters())
+    ]
+    unused = [i for i in trained if i not in read]
+    if unused:
+        raise ConfigError(
+            f'{place} of type FishHeadAdapter has parameters for the levels {unused}, which the '
+            'next neck does not read, and DistributedDataParallel stops at parameters without a '
+            f'gradient: set {place}.start_level={read.start} and {place}.end_level={read.stop - 1}'
+        )

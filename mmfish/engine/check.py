@@ -8,6 +8,7 @@ missing file is reported, and the rest is left to MMEngine.
 import re
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
@@ -34,6 +35,7 @@ def check_training(cfg: Config) -> None:
         CheckpointError: a file with weights is not there, or cannot be used.
     """
     validate_config(cfg)
+    check_fsdp_checkpoints(cfg)
     check_data(cfg, ('train', 'val'))
     check_weights(cfg)
     check_annotation_files(cfg, ('train', 'val'))
@@ -45,6 +47,37 @@ def check_testing(cfg: Config) -> None:
     check_data(cfg, ('test',))
     check_weights(cfg, pretrained=False)
     check_annotation_files(cfg, ('test',))
+
+
+def check_fsdp_checkpoints(cfg: Config) -> None:
+    """Refuse a training with FSDP on the CPU that would crash when it saves its first checkpoint.
+
+    ``state_dict_cfg='full'`` of MMEngine's ``FSDPStrategy`` sets torch's ``offload_to_cpu``. Then
+    torch 2.11 frees gathered weights that are on the CPU before it copies them, and the process
+    ends with SIGSEGV. It does so without MMEngine and mmfish, too.
+
+    Args:
+        cfg: of a training.
+
+    Raises:
+        ConfigError: the config asks for that.
+    """
+    strategy = cfg.get('strategy') or {}
+    device = (strategy.get('model_wrapper') or {}).get('device_id')
+    on_cpu = not torch.cuda.is_available() or str(device).startswith('cpu')
+    wanted = strategy.get('state_dict_cfg')
+    if isinstance(wanted, dict):
+        offloaded = (wanted.get('state_dict_config') or {}).get('offload_to_cpu')
+    else:
+        offloaded = wanted == 'full'
+    if on_cpu and offloaded:
+        raise ConfigError(
+            f'strategy.state_dict_cfg={wanted!r} makes PyTorch crash on the CPU when a checkpoint '
+            "is saved: use 'local' (a file for each rank), or for one file "
+            "dict(state_dict_type='FULL_STATE_DICT', "
+            "state_dict_config=dict(type='FullStateDictConfig', rank0_only=True), "
+            "optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))"
+        )
 
 
 def check_weights(cfg: Config, *, pretrained: bool = True) -> None:

@@ -158,3 +158,15 @@ def test_other_backbones_are_not_checked():
 @pytest.mark.parametrize('config', [COCO, IMAGENET, config_path('htc_fishnext229_fpn_coco.py')])
 def test_our_own_configs_pass(config):
     validate_config(Config.fromfile(config))
+
+
+def test_an_adapter_that_several_ranks_cannot_train_is_refused():
+    cfg = Config.fromfile(COCO)
+    adapter = dict(type='mmfish.FishHeadAdapter', in_channels=cfg.model.neck.in_channels)
+    cfg.model.neck = [adapter, {**cfg.model.neck, 'start_level': 1}]
+    validate_config(cfg)
+    cfg.launcher = 'pytorch'
+    with pytest.raises(ConfigError, match=r'neck\.0 .*levels \[0\].*neck\.0\.start_level=1'):
+        validate_config(cfg)
+    cfg.model.neck[0].start_level = 1
+    validate_config(cfg)

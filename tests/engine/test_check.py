@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmfish import config_path
-from mmfish.engine.check import check_training, check_weights
+from mmfish.engine.check import check_fsdp_checkpoints, check_training, check_weights
 from mmfish.engine.prepare import prepare_training
 from mmfish.engine.run import load_config, run_train
-from mmfish.errors import CheckpointError, DataError
+from mmfish.errors import CheckpointError, ConfigError, DataError
 
 PURE_PYTHON = Path(__file__).parent / 'pure_python'
 FISHNET = str(PURE_PYTHON / 'retinanet_fishnet.py')
@@ -94,3 +95,21 @@ def test_the_first_rank_of_each_machine_checks_before_anything_is_built(
     with pytest.raises(error):
         run_train(cfg)
     assert work_dir.exists() is (error is not DataError)
+
+
+FSDP = dict(type='FSDPStrategy', model_wrapper=dict(device_id='cpu'))
+ONE_FILE = dict(state_dict_type='FULL_STATE_DICT', state_dict_config=dict(rank0_only=True))
+
+
+@pytest.mark.parametrize(
+    'strategy',
+    [None, FSDP, dict(FSDP, state_dict_cfg='local'), dict(FSDP, state_dict_cfg=ONE_FILE)],
+)
+def test_strategies_that_can_save_on_the_cpu_are_not_refused(strategy):
+    check_fsdp_checkpoints(Config(dict(strategy=strategy)))
+
+
+@pytest.mark.parametrize('wanted', ['full', dict(state_dict_config=dict(offload_to_cpu=True))])
+def test_fsdp_that_crashes_on_the_cpu_is_refused(wanted):
+    with pytest.raises(ConfigError, match=r"crash on the CPU.*use 'local'.*FULL_STATE_DICT"):
+        check_fsdp_checkpoints(Config(dict(strategy=dict(FSDP, state_dict_cfg=wanted))))
