@@ -162,7 +162,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--val-fraction',
-        type=_fraction,
+        type=float,
         metavar='SHARE',
         help='with --data-root: how much of one annotation file is kept for validation, e.g. 0.2',
     )
@@ -287,7 +287,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument('model', metavar='MODEL', help=MODEL_HELP)
     parser.add_argument('file', metavar='FILE.onnx', help='the file to write')
-    parser.add_argument('--half', action='store_true', help='16-bit weights')
+    parser.add_argument(
+        '--half', action='store_true', help='keep the weights as float16, for half the size'
+    )
 
 
 def export(args: argparse.Namespace) -> None:
@@ -307,9 +309,10 @@ def add_convert_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('destination', metavar='DST', help='the folder to write')
     parser.add_argument(
         '--val-fraction',
-        type=_fraction,
+        type=float,
+        default=0.2,
         metavar='SHARE',
-        help='the share of the images for validation, where SRC is not divided already',
+        help='of the images for validation, where SRC is not divided already (%(default)s)',
     )
 
 
@@ -317,8 +320,7 @@ def convert_data(args: argparse.Namespace) -> None:
     """Convert Pascal VOC, YOLO, or images with masks to COCO's layout."""
     from mmfish.datasets.convert import convert_data
 
-    options = {} if args.val_fraction is None else dict(val_fraction=args.val_fraction)
-    convert_data(args.source, args.destination, **options)
+    convert_data(args.source, args.destination, val_fraction=args.val_fraction)
 
 
 def add_print_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -513,25 +515,17 @@ def _explained(what: str) -> Iterator[None]:
         sys.exit(f'mmfish: {what} ({type(error).__name__}: {reason}); see the traceback above')
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'expected a number between 0 and 1, got {text}')
-    return value
-
-
 def _load_config(args: argparse.Namespace) -> Any:
     from mmfish.engine.run import load_config
 
-    own_data = {} if args.val_fraction is None else dict(val_fraction=args.val_fraction)
     return load_config(
         args.config,
         backbone=args.backbone,
         work_dir=args.work_dir,
         data_root=args.data_root,
+        val_fraction=args.val_fraction,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
-        **own_data,
     )
 
 

@@ -107,7 +107,7 @@ def test_help_and_wrong_usage_import_none_of_the_packages():
         ['train'],
         ['train', 'config.py', '--launcher', 'rocket'],
         ['train', 'config.py', '--cfg-options', 'no_value'],
-        ['train', 'config.py', '--val-fraction', '1.5'],
+        ['train', 'config.py', '--val-fraction', 'some'],
         ['convert-data', 'here', 'there', '--val-fraction', 'some'],
         ['test', 'config.py'],
         ['predict', 'run', '--out', 'there'],

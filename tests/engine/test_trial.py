@@ -79,8 +79,8 @@ def test_a_pure_python_config_takes_a_step_without_its_weights():
 
 def test_a_model_that_cannot_predict_fails():
     cfg = Config.fromfile(PURE_PYTHON)
-    cfg.model.test_cfg.nms = dict(type='no such nms')
-    with pytest.raises(KeyError, match='no such nms'):
+    cfg.model.test_cfg.nms = dict(type='nowhere')
+    with pytest.raises(NameError, match='nowhere'):
         try_model(cfg, size=64)
 
 
