@@ -1,18 +1,269 @@
-"""Predictions of a trained model for images, folders and videos of one's own."""
+"""Predictions of a trained detector for images, folders and videos of one's own."""
 
 import ast
+import inspect
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mmcv
+import mmcv.transforms
+import numpy as np
+import torch
+from mmcv.transforms import TRANSFORMS
+from mmdet.apis import DetInferencer
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import mask2bbox
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
+from rich.progress import track
 
-from mmfish.checkpoints.loading import read_content
+from mmfish.checkpoints.loading import (
+    check_fit,
+    plain_data_only,
+    read_content,
+    read_state_dict,
+    without_module,
+)
 from mmfish.config.paths import read_config
+from mmfish.config.validation import validate_config
 from mmfish.engine.fault_tolerance.saving import POINTER
-from mmfish.errors import CheckpointError, ConfigError
+from mmfish.engine.prepare import use_own_transforms
+from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
+from mmfish.inference.coco import Predictions
+from mmfish.inference.files import Summary, check_inputs, predict_files
+from mmfish.inference.inputs import Decoder
+from mmfish.models import FishNet
+from mmfish.registry import component
+
+
+def run_predict(
+    model: str | os.PathLike,
+    inputs: Iterable[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    config: str | os.PathLike | None = None,
+    score_thr: float = 0.3,
+    device: str | None = None,
+    batch_size: int = 1,
+) -> Summary:
+    """Predict images with a trained detector, draw what was found, and write it down.
+
+    What cannot be read is left out, named and counted. Prints progress, and a summary.
+
+    Args:
+        model: as for `find_model`.
+        inputs: images, videos, folders (searched with all folders below them, without hidden
+            files) and patterns such as ``'photos/*.jpg'``.
+        out: folder for the pictures and ``predictions.json``: a list in COCO's results format.
+            ``image_id`` counts the images from 1, ``category_id`` the classes, and ``file_name``
+            and ``category_name`` stand beside them. It may not hold inputs, nor lie in a folder of
+            inputs.
+        config: as for `find_model`.
+        score_thr: objects with a lower score are left out. That of the model itself, ``score_thr``
+            in its ``test_cfg``, comes before.
+        device: such as 'cpu' or 'cuda:1'. Defaults to a GPU if there is one.
+        batch_size: how many images are predicted at once.
+
+    Returns:
+        What came of the inputs.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is not that of the config's model.
+        ConfigError: there is no config, or it is not for this version, or not of a detector.
+        DataError: an input is not there, there is no image, or none could be read.
+        UsageError: a number is out of its range, the device is not there, or ``out`` is a file,
+            among the inputs, or cannot be written to.
+    """
+    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    files, others = check_inputs(inputs, out, score_thr, batch_size)
+    check_device(device)
+    cfg, checkpoint = find_model(model, config)
+    cfg = prepare_predicting(cfg)
+    check_predicting(cfg)
+    inferencer = build_inferencer(cfg, checkpoint, device)
+    meta = inferencer.model.dataset_meta
+    palette = meta.get('palette')
+    summary = predict_files(
+        partial(predict_images, inferencer),
+        files,
+        out,
+        meta['classes'],
+        palette=None if isinstance(palette, str) else palette,
+        score_thr=score_thr,
+        batch_size=batch_size,
+        decode=decoder_of(cfg),
+        track=partial(track, description='Predicting'),
+    )
+    summary.others = others
+    print(summary)
+    if not summary.images:
+        raise DataError(
+            f'none of the {len(files)} images could be read ({summary.problems[0]}): expected '
+            'images that OpenCV or Pillow can open'
+        )
+    return summary
+
+
+def prepare_predicting(cfg: Config) -> Config:
+    """Make every change to a config that predicting needs.
+
+    Args:
+        cfg: from `find_model`; is not changed.
+
+    Returns:
+        The config for MMDetection's ``DetInferencer``.
+    """
+    # The inferencer reads names, not the classes themselves that a pure-Python config may have.
+    cfg = Config(cfg.to_dict())
+    cfg.setdefault('default_scope', 'mmdet')
+    use_own_transforms(cfg)
+    # The inferencer wants one, and that of the config may write elsewhere.
+    cfg.visualizer = dict(type='mmdet.DetLocalVisualizer')
+    return cfg
+
+
+def check_predicting(cfg: Config) -> None:
+    """Check that a config is of a detector that can predict images.
+
+    Args:
+        cfg: from `prepare_predicting`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    validate_config(cfg)
+    kind = component(cfg.model.get('type'), MODELS, cfg.default_scope)
+    if not inspect.isclass(kind) or not issubclass(kind, BaseDetector):
+        raise ConfigError(
+            f'the model of the config is a {cfg.model.get("type")}, and predict draws what '
+            "detectors find: for a classifier use MMPretrain's ImageClassificationInferencer"
+        )
+    if loading_of(cfg) is None:
+        raise ConfigError(
+            'the config has no test_dataloader=dict(dataset=dict(pipeline=[...])) with '
+            'LoadImageFromFile in it, which says how images are prepared for the model: give a '
+            'config that has, with --config CONFIG'
+        )
+
+
+def check_device(device: str | None) -> None:
+    """Check that a device is there.
+
+    Args:
+        device: such as 'cpu' or 'cuda:1'; None for any.
+
+    Raises:
+        UsageError: it is not, or there is no such kind of device.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition('\n')[0].partition('. ')[0]
+        raise UsageError(
+            f'--device {device} cannot be used ({reason}): give cpu, or leave it out for a GPU if '
+            'there is one'
+        ) from error
+
+
+def build_inferencer(cfg: Config, checkpoint: str, device: str | None = None) -> DetInferencer:
+    """Build MMDetection's inferencer, reading the checkpoint without executing anything in it.
+
+    Args:
+        cfg: from `prepare_predicting`.
+        checkpoint: its path or URL.
+        device: as for `run_predict`.
+
+    Raises:
+        CheckpointError: the checkpoint is not that of the config's model. For models without
+            FishNet that means a tensor of another shape.
+    """
+    with plain_data_only(), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'palette does not exist')
+        inferencer = DetInferencer(
+            cfg, checkpoint, device=device, scope=cfg.default_scope, show_progress=False
+        )
+    model = inferencer.model
+    weights = without_module(read_state_dict(checkpoint))
+    if any(isinstance(module, FishNet) for module in model.modules()):
+        check_fit(model, weights, checkpoint, 'the model of the config')
+    for key, tensor in model.state_dict().items():
+        if key in weights and weights[key].shape != tensor.shape:
+            raise CheckpointError(
+                f'{checkpoint} does not fit the model of the config: {key} has the shape '
+                f'{tuple(weights[key].shape)} instead of {tuple(tensor.shape)}; give the config '
+                'and the weights of the same model'
+            )
+    return inferencer
+
+
+def loading_of(cfg: Config) -> dict | None:
+    """The step of a config's test pipeline that reads images; None if there is none.
+
+    Args:
+        cfg: from `prepare_predicting`.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for step in dataset.get('pipeline') or []:
+        kind = component(step.get('type'), TRANSFORMS, cfg.default_scope)
+        if inspect.isclass(kind) and issubclass(kind, mmcv.transforms.LoadImageFromFile):
+            return step
+    return None
+
+
+def decoder_of(cfg: Config) -> Decoder:
+    """What decodes images as the config's test pipeline does.
+
+    Args:
+        cfg: from `prepare_predicting`.
+    """
+    loading = loading_of(cfg)
+    flag, backend = loading.get('color_type', 'color'), loading.get('imdecode_backend', 'cv2')
+    return partial(mmcv.imfrombytes, flag=flag, backend=backend)
+
+
+def predict_images(inferencer: DetInferencer, images: list[np.ndarray]) -> list[Predictions]:
+    """Predict images at once.
+
+    Args:
+        inferencer: from `build_inferencer`.
+        images: as `decoder_of` gives them.
+
+    Returns:
+        The predictions of each.
+
+    Raises:
+        UsageError: the model finds no single objects.
+    """
+    with DefaultScope.overwrite_default_scope(inferencer.cfg.default_scope):
+        found = inferencer(
+            images, batch_size=len(images), return_datasamples=True, no_save_vis=True
+        )
+    return [_predictions(sample) for sample in found['predictions']]
+
+
+def _predictions(sample: DetDataSample) -> Predictions:
+    if 'pred_instances' not in sample:
+        raise UsageError(
+            'the model gives a class to each pixel instead of finding objects (panoptic '
+            "segmentation): use MMDetection's own DetInferencer for it"
+        )
+    objects = sample.pred_instances.cpu()
+    masks = objects.get('masks')
+    boxes = objects.get('bboxes')
+    if masks is not None and (boxes is None or not boxes.any()):
+        boxes = mask2bbox(masks)  # of models such as SOLO, which give masks alone
+    return Predictions(
+        boxes.numpy(),
+        objects.scores.numpy(),
+        objects.labels.numpy(),
+        None if masks is None else masks.numpy(),
+    )
 
 
 def find_model(
@@ -137,7 +388,7 @@ def _plain_settings(text: str) -> dict[str, Any]:
 class _DictCallsAsDisplays(ast.NodeTransformer):
     """Turns ``dict(a=1)`` and ``dict({'a': 1})`` into ``{'a': 1}``, as `ast.literal_eval` wants."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         """Turn one call; others stay, and `ast.literal_eval` refuses them."""
         self.generic_visit(node)
         names = [keyword.arg for keyword in node.keywords]
