@@ -20,7 +20,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.utils import import_modules_from_strings
+from mmengine.utils import get_object_from_string, import_modules_from_strings
 from rich.progress import track
 
 from mmfish.checkpoints.loading import (
@@ -30,7 +30,7 @@ from mmfish.checkpoints.loading import (
     read_state_dict,
     without_module,
 )
-from mmfish.config.paths import read_config
+from mmfish.config.paths import dicts, read_config
 from mmfish.config.validation import validate_config
 from mmfish.engine.fault_tolerance.saving import POINTER
 from mmfish.engine.prepare import use_own_transforms
@@ -40,6 +40,9 @@ from mmfish.inference.files import Summary, check_inputs, predict_files
 from mmfish.inference.inputs import Decoder
 from mmfish.models import FishNet
 from mmfish.registry import component
+
+# Whose classes a config in a checkpoint may name by their paths.
+PACKAGES = ('mmfish', 'mmdet', 'mmpretrain', 'mmcv', 'mmengine', 'torch', 'torchvision')
 
 
 def run_predict(
@@ -276,7 +279,8 @@ def find_model(
             the newest ``best_*.pth`` is taken, or else the checkpoint that was written last.
         config: path of the config, or ``package::path``. Defaults to the config in the checkpoint,
             where MMEngine's runner keeps it. That is read as plain data: no code in it is executed,
-            but the modules that its ``custom_imports`` names are imported.
+            and its ``type`` may not name just anything in Python; but the modules that its
+            ``custom_imports`` names are imported.
 
     Returns:
         The config, and the path or URL of the checkpoint.
@@ -362,7 +366,34 @@ def _config_in(content: Any, source: str) -> Config:
                 f'the config in {source} needs a module that cannot be imported ({error}): install '
                 'it, or add its folder to PYTHONPATH'
             ) from error
+    _check_types(cfg, source)
     return cfg
+
+
+def _check_types(cfg: Config, source: str) -> None:
+    """Check that what would be built from a config in a checkpoint are components of models.
+
+    MMEngine calls whatever a ``type`` names by its path, ``os.system`` too.
+
+    Args:
+        cfg: the config.
+        source: the checkpoint's name, for the message.
+
+    Raises:
+        ConfigError: something is named that is no class of the packages that models are made of.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    for part in dicts([cfg.get('model'), dataset]):
+        kind = part.get('type')
+        # A name of a registry, such as mmdet.RetinaNet, is no path.
+        found = get_object_from_string(kind) if isinstance(kind, str) and '.' in kind else None
+        if found is not None and not (
+            inspect.isclass(found) and found.__module__.partition('.')[0] in PACKAGES
+        ):
+            raise ConfigError(
+                f'the config in {source} names {kind}, which is no component of '
+                f'{", ".join(PACKAGES)}: if you trust it, give it with --config CONFIG'
+            )
 
 
 def _plain_settings(text: str) -> dict[str, Any]:
