@@ -107,8 +107,8 @@ def run_predict(
     print(summary)
     if not summary.images:
         raise DataError(
-            f'none of the {len(files)} images could be read ({summary.problems[0]}): expected '
-            'images that OpenCV or Pillow can open'
+            f'no image could be read, of {len(files)} ({summary.problems[0]}): expected images '
+            'that OpenCV or Pillow can open'
         )
     return summary
 
@@ -162,10 +162,10 @@ def check_device(device: str | None) -> None:
         device: such as 'cpu' or 'cuda:1'; None for any.
 
     Raises:
-        UsageError: it is not, or there is no such kind of device.
+        UsageError: it is not, or there is no such device.
     """
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().partition('\n')[0].partition('. ')[0]
         raise UsageError(

@@ -42,15 +42,15 @@ class Summary:
         lines = [f'Left out: {problem}' for problem in self.problems]
         if self.others:
             more = f' and {len(self.others) - 10} more' if len(self.others) > 10 else ''
-            lines.append(f'No images by their names: {", ".join(self.others[:10])}{more}')
-        left_out = f'{len(self.problems)} damaged' if self.problems else ''
-        left_out += ', ' if self.problems and self.others else ''
-        left_out += f'{len(self.others)} no images' if self.others else ''
-        lines.append(
-            f'{self.objects} objects in {self.images} images'
-            + (f'; files left out: {left_out}' if left_out else '')
-        )
-        lines.append(f'Pictures are in {self.results.parent}, results in {self.results}')
+            names = ', '.join(self.others[:10])
+            lines.append(f'Left out, no images by their names: {names}{more}')
+        if self.images:
+            left_out = len(self.problems) + len(self.others)
+            lines.append(
+                f'Found: {self.objects} objects in {self.images} images'
+                + (f'; {left_out} other files were left out' if left_out else '')
+            )
+            lines.append(f'Pictures are in {self.results.parent}, results in {self.results}')
         # File names need not be text.
         return '\n'.join(lines).encode(errors='backslashreplace').decode()
 

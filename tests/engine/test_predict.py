@@ -151,7 +151,12 @@ def test_what_can_be_read_is_predicted_and_the_rest_is_named(
     assert summary.others == ['notes.txt']
     assert [problem.partition(':')[0] for problem in summary.problems] == ['cut.png', 'empty.jpg']
     printed = capsys.readouterr().out
-    for text in ('cut.png', 'empty.jpg: it is empty', 'notes.txt', '15 objects in 3 images'):
+    for text in (
+        'cut.png',
+        'empty.jpg: it is empty',
+        'notes.txt',
+        '15 objects in 3 images; 3 other files',
+    ):
         assert text in printed
     assert {file: file.stat() for file in photos.rglob('*')} == before
     names = ['a/x.png', 'b/x.png', 'größe 细胞.jpg']
@@ -215,7 +220,7 @@ def test_frames_of_a_video_are_drawn_into_a_video(run_folder, tmp_path):
 def test_without_any_readable_image_there_is_an_error_and_nothing_is_written(
     run_folder, photos, tmp_path
 ):
-    with pytest.raises(DataError, match=r'none of the 1 images could be read \(empty\.jpg'):
+    with pytest.raises(DataError, match=r'no image could be read, of 1 \(empty\.jpg'):
         run_predict(run_folder, [photos / 'empty.jpg'], tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
@@ -244,6 +249,7 @@ def test_a_checkpoint_of_other_classes_is_refused(run_folder, photos, tmp_path):
         (dict(score_thr=float('nan')), UsageError, '--score-thr'),
         (dict(batch_size=0), UsageError, '--batch-size must be at least 1, but is 0'),
         (dict(device='banana'), UsageError, '--device banana cannot be used'),
+        (dict(device='meta'), UsageError, '--device meta cannot be used'),
         (dict(device='cuda:99'), UsageError, '--device cuda:99 cannot be used'),
         (dict(out='{photos}/notes.txt'), UsageError, '--out .* is a file'),
         (dict(out='{photos}'), UsageError, '--out .* holds inputs'),

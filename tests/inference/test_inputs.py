@@ -98,7 +98,7 @@ def test_images_are_turned_as_their_exif_says(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('truncated.jpg', 'truncated'),
+        ('truncated.jpg', '(?i)truncated'),
         ('truncated.png', 'truncated'),
         ('empty.png', 'empty'),
         ('text.jpg', 'no image'),
