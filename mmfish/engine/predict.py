@@ -96,7 +96,7 @@ def run_predict(
         partial(predict_images, inferencer),
         files,
         out,
-        meta['classes'],
+        meta.get('classes', ()),
         palette=None if isinstance(palette, str) else palette,
         score_thr=score_thr,
         batch_size=batch_size,
