@@ -13,13 +13,12 @@ import mmcv
 import mmcv.transforms
 import numpy as np
 import torch
-from mmcv.transforms import TRANSFORMS
 from mmdet.apis import DetInferencer
-from mmdet.models.detectors.base import BaseDetector
+from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from mmengine.utils import get_object_from_string, import_modules_from_strings
 from rich.progress import track
 
