@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # __init__.py lies on top of them all.
 FLOORS = (
     ('errors', 'notices', 'stack', 'version'),
-    ('registry',),
+    ('registry', 'inference'),
     ('models',),
     ('checkpoints',),
     ('datasets',),
