@@ -139,6 +139,7 @@ def test_the_first_rank_of_each_machine_checks_before_anything_is_built(
     assert work_dir.exists() is (error is not DataError)
 
 
+@pytest.mark.slow
 def test_signals_are_handled_as_before_after_a_training_that_failed(shapes, tmp_path):
     before = [signal.getsignal(number) for number in SIGNALS]
     options = {'optim_wrapper.optimizer.lr': 1e12}
