@@ -33,6 +33,7 @@ def tiny(tmp_path_factory):
     options = {
         'model.backbone.arch': 'fishnet77',
         'model.neck.in_channels': [80, 208, 400, 528],
+        'model.roi_head.bbox_head.fc_out_channels': 16,
         'model.test_cfg.rcnn.score_thr': 0.0,
         'model.test_cfg.rcnn.max_per_img': 3,
         'test_dataloader.dataset.pipeline.1.scale': (64, 64),

@@ -27,7 +27,13 @@ def _scope():
         yield
 
 
-@pytest.fixture(scope='module', params=[FISHNET, RESNET], ids=['fishnet', 'resnet'])
+@pytest.fixture(
+    scope='module',
+    params=[
+        pytest.param(FISHNET, id='fishnet'),
+        pytest.param(RESNET, id='resnet', marks=pytest.mark.slow),
+    ],
+)
 def trained(request, shapes, tmp_path_factory):
     """The config's path, and the runner of a training of one epoch."""
     work_dir = tmp_path_factory.mktemp(Path(request.param).stem)

@@ -52,6 +52,7 @@ def test_out_must_name_a_pickle():
         run_test(Config(dict(launcher='none')), 'checkpoint.pth', out='results.json')
 
 
+@pytest.mark.slow
 def test_signals_are_handled_as_before_after_a_training_that_failed(shapes, tmp_path):
     before = [signal.getsignal(number) for number in SIGNALS]
     options = {'optim_wrapper.optimizer.lr': 1e12}

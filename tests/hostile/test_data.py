@@ -332,14 +332,14 @@ def strange_sizes(root, original):
 
 def test_images_of_one_pixel_and_very_long_images_can_be_trained_on(config, root, original, tool):
     strange_sizes(root, original)
-    # Resized as in COCO's configs: the longest would take the memory of 50 ordinary images.
+    # Resized as in COCO's configs, to half of it: the longest would take the memory of 50 images.
     resized = root / 'resized.py'
     resized.write_text(
         f"""_base_ = [{str(config)!r}]
 train_dataloader = dict(dataset=dict(pipeline=[
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='Resize', scale=(667, 400), keep_ratio=True),
     dict(type='PackDetInputs'),
 ]))
 """

@@ -268,8 +268,16 @@ def test_convert_refuses_a_bad_file_and_writes_nothing(bad, tool):
 EARLY = [name for name in FILES if name not in SEEN_LATE]
 
 
-@pytest.mark.parametrize('bad', EARLY, indirect=True)
-@pytest.mark.parametrize('how', ['load_from', 'init_cfg', 'test'])
+@pytest.mark.parametrize(
+    ('bad', 'how'),
+    [
+        # Each file in one way at least, also where there is little time.
+        pytest.param(bad, how, marks=() if i % 3 == j else pytest.mark.slow)
+        for i, bad in enumerate(EARLY)
+        for j, how in enumerate(('load_from', 'init_cfg', 'test'))
+    ],
+    indirect=['bad'],
+)
 def test_the_tools_refuse_unreadable_files_before_the_model_is_built(bad, how, config, tool):
     assert refused(bad, how, config, tool)
     assert not (bad[0].parent / 'work').exists()
@@ -353,6 +361,7 @@ class DatasetWithNumPyColors(CocoDataset):
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_numpy_in_its_metainfo_can_be_tested_and_resumed(config, tool, tmp_path):
     options = [
         f'{split}_dataloader.dataset.type={DatasetWithNumPyColors.__name__}'

@@ -9,7 +9,7 @@ import torch.utils.checkpoint
 from mmcv.cnn.utils import fuse_conv_bn
 from mmdet.models.necks import FPN
 from mmengine import ConfigDict
-from tiny_arch import TINY
+from tiny_arch import LITTLE, TINY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,14 +19,6 @@ from mmfish.models.fishnet import Bottleneck, reduce_channels
 
 TINY_CHANNELS = (40, 104, 200, 264)
 TWO_STAGES = ARCHS['fishnet55']
-# The smallest network that has a layer of every kind.
-LITTLE = dict(
-    stem=4,
-    tail=dict(channels=(8, 16), blocks=(1, 1)),
-    bridge=dict(blocks=1),
-    body=dict(channels=(16, 12), blocks=(1, 1), transfers=(1, 1)),
-    head=dict(blocks=(1, 1), transfers=(1, 1)),
-)
 # The stages that frozen_stages counts, as prefixes of the parameters' names.
 STAGES = (
     'stem.',
@@ -444,7 +436,7 @@ class TestOptions:
 class TestArch:
     @pytest.mark.parametrize('form', [dict, ConfigDict, 'lists'])
     def test_a_dict_is_as_good_as_a_name(self, form):
-        entry = ARCHS['fishnet77']
+        entry = ARCHS['fishnet55']
         if form == 'lists':
             entry = {
                 part: {f: list(v) if isinstance(v, tuple) else v for f, v in fields.items()}
@@ -453,7 +445,7 @@ class TestArch:
                 for part, fields in entry.items()
             }
             form = dict
-        named, spelled = FishNet('fishnet77').eval(), FishNet(form(entry)).eval()
+        named, spelled = FishNet('fishnet55').eval(), FishNet(form(entry)).eval()
         spelled.load_state_dict(named.state_dict(), strict=True)
         images = torch.randn(1, 3, 64, 64)
         with torch.no_grad():

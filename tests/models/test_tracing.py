@@ -6,7 +6,7 @@ import operator
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
-from tiny_arch import TINY
+from tiny_arch import LITTLE
 
 from mmfish.models import FishNet
 
@@ -20,7 +20,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize('options', OPTIONS, ids=str)
 def test_a_jit_trace_is_saved_and_loaded_with_the_same_outputs(options):
-    net = FishNet(TINY, **options).eval()
+    net = FishNet(LITTLE, **options).eval()
     images = torch.randn(2, 3, 64, 64)
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(net, images), file)
@@ -32,7 +32,7 @@ def test_a_jit_trace_is_saved_and_loaded_with_the_same_outputs(options):
 
 @pytest.mark.parametrize('options', OPTIONS, ids=str)
 def test_an_exported_graph_has_aten_operators_alone_and_the_same_outputs(options):
-    net = FishNet(TINY, **options).eval()
+    net = FishNet(LITTLE, **options).eval()
     images = torch.randn(2, 3, 64, 64)
     program = torch.export.export(net, (images,))
     targets = [node.target for node in program.graph.nodes if node.op == 'call_function']
@@ -47,7 +47,7 @@ def test_an_exported_graph_has_aten_operators_alone_and_the_same_outputs(options
 def test_mmengine_counts_the_same_flops_with_fixed_batch_norm():
     counts = [
         get_model_complexity_info(
-            FishNet(TINY, **options).eval(), (3, 64, 64), show_table=False, show_arch=False
+            FishNet(LITTLE, **options).eval(), (3, 64, 64), show_table=False, show_arch=False
         )
         for options in OPTIONS[:3]
     ]
