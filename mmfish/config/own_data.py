@@ -204,8 +204,8 @@ def _check_tasks(cfg: Config, splits: Mapping[str, Split]) -> bool:
         for step, kind in loading
     ):
         raise UsageError(
-            f'{_name(cfg)} learns segmentation maps, and {splits["train"].file} has none: take a '
-            'config for objects alone, such as '
+            f'{_name(cfg)} learns segmentation maps, and --data-root reads boxes and masks of '
+            'objects alone: take a config for these, such as '
             + _suggestion(cfg, TO_MASKS, 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
         )
     masks = any(step.get('with_mask') for step, _ in loading)

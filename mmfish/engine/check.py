@@ -8,15 +8,18 @@ file is reported, and the rest is left to MMEngine.
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmfish.checkpoints.loading import check_numbers, load_backbone_state, read_state_dict
 from mmfish.config.levels import hosts
 from mmfish.config.validation import is_fishnet, validate_config
 from mmfish.datasets.annotations import check_annotation_files
 from mmfish.datasets.layouts import check_data
+from mmfish.datasets.summary import summary
 from mmfish.engine.fault_tolerance.saving import check_fsdp_checkpoints
 from mmfish.errors import CheckpointError
 from mmfish.registry import pretrained_cfg
+from mmfish.stack import first_rank
 
 
 def check_training(cfg: Config) -> None:
@@ -36,7 +39,9 @@ def check_training(cfg: Config) -> None:
     check_fsdp_checkpoints(cfg)
     check_data(cfg, ('train', 'val'))
     check_weights(cfg)
-    check_annotation_files(cfg, ('train', 'val'))
+    contents = check_annotation_files(cfg, ('train', 'val'))
+    if contents and first_rank():
+        print_log(f'\n\n{summary(contents)}\n', 'current')
 
 
 def check_testing(cfg: Config) -> None:
