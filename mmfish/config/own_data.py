@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mmdet.datasets.transforms
-from mmdet.datasets import BaseDetDataset, CocoDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset
 from mmdet.datasets.base_video_dataset import BaseVideoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.visualization import get_palette
@@ -110,7 +110,7 @@ def own_data(
         return cfg
     splits = find_splits(root, fraction)
     classes = agree_on_classes(splits)
-    masks = _check_tasks(cfg, splits)
+    masks = _check_tasks(cfg, splits, root)
     for split in splits.values():
         if split.changed:
             _write(split, cfg)
@@ -152,7 +152,10 @@ def _has_own_layout(cfg: Config, root: str) -> bool:
         file = os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
         if not os.path.isfile(file):
             continue
-        own.append(not reads_like_coco(kind) or _has_classes(file, dataset, kind))
+        own.append(
+            not (reads_like_coco(kind) or kind is CocoPanopticDataset)
+            or _has_classes(file, dataset, kind)
+        )
     return bool(own) and all(own)
 
 
@@ -168,7 +171,9 @@ def _has_classes(file: str, dataset: ConfigDict, kind: type[CocoDataset]) -> boo
     chosen = (dataset.get('metainfo') or {}).get('classes')
     if chosen:
         return set(chosen) <= set(categories)
-    return list(kind.METAINFO.get('classes', ())) == categories
+    known = list(kind.METAINFO.get('classes', ()))
+    # Panoptic files list things and stuff in an order of their own.
+    return known == categories or (kind is CocoPanopticDataset and set(known) == set(categories))
 
 
 def _refuse_videos(cfg: Config) -> None:
@@ -180,7 +185,7 @@ def _refuse_videos(cfg: Config) -> None:
             )
 
 
-def _check_tasks(cfg: Config, splits: Mapping[str, Split]) -> bool:
+def _check_tasks(cfg: Config, splits: Mapping[str, Split], root: str) -> bool:
     """Check that a data set has what a config learns.
 
     Returns:
@@ -190,24 +195,19 @@ def _check_tasks(cfg: Config, splits: Mapping[str, Split]) -> bool:
         UsageError: it learns masks or segmentation maps, which the data set does not have.
     """
     stock = mmdet.datasets.transforms
-    steps = [
-        (step, component(step['type'], TRANSFORMS, cfg.get('default_scope')))
-        for dataset, _ in data_sets(cfg, ('train',))
-        for step in dicts(dataset.get('pipeline'))
-        if 'type' in step
-    ]
-    loading = [
-        (step, kind)
-        for step, kind in steps
-        if isinstance(kind, type) and issubclass(kind, stock.LoadAnnotations)
-    ]
-    if any(
-        step.get('with_seg') or issubclass(kind, stock.LoadPanopticAnnotations)
-        for step, kind in loading
-    ):
+    found = [dataset for dataset, _ in data_sets(cfg, ('train',))]
+    loading = []
+    for step in dicts([dataset.get('pipeline') for dataset in found]):
+        kind = component(step.get('type'), TRANSFORMS, cfg.get('default_scope'))
+        if isinstance(kind, type) and issubclass(kind, stock.LoadAnnotations):
+            loading.append((step, kind))
+    panoptic = any(issubclass(kind, stock.LoadPanopticAnnotations) for _, kind in loading)
+    maps = any(step.get('with_seg') for step, _ in loading)
+    if panoptic or (maps and not all(_maps(dataset, root) for dataset in found)):
         raise UsageError(
-            f'{_name(cfg)} learns segmentation maps, and --data-root reads boxes and masks of '
-            'objects alone: take a config for these, such as '
+            f'{_name(cfg)} learns segmentation maps, and --data-root finds '
+            f'{"boxes and masks of objects alone" if panoptic else "none"}: take a config for '
+            'objects alone, such as '
             + _suggestion(cfg, TO_MASKS, 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
         )
     masks = any(step.get('with_mask') for step, _ in loading)
@@ -314,11 +314,20 @@ def _set_files(
         dataset.pop(key, None)
     dataset['data_root'] = root
     dataset['ann_file'] = _within(split.file, root)
+    maps = _maps(dataset, root)
     dataset['data_prefix'] = dict(img=_within(split.images, root))
+    if maps:
+        dataset['data_prefix']['seg'] = maps
     dataset['metainfo'] = dict(classes=tuple(classes))
     if len(classes) > len(CocoDataset.METAINFO['palette']):
         colours = get_palette('random', len(classes))
         dataset['metainfo']['palette'] = [tuple(map(int, colour)) for colour in colours]
+
+
+def _maps(dataset: ConfigDict, root: str) -> str | None:
+    """Where a data set of a config has segmentation maps, if a folder has them there too."""
+    maps = (dataset.get('data_prefix') or {}).get('seg')
+    return maps if maps and os.path.isdir(os.path.join(root, maps)) else None
 
 
 def _within(path: str, root: str) -> str:

@@ -486,6 +486,15 @@ def test_the_config_for_boxes_that_is_named_is_the_nearest(tmp_path, config, nam
         own_data(f'mmdet::{config}', own_folder(tmp_path, masks=False))
 
 
+def test_segmentation_maps_in_the_place_of_the_config_stay(tmp_path):
+    own_folder(tmp_path)
+    (tmp_path / 'stuffthingmaps/train2017').mkdir(parents=True)
+    cfg = own_data('mmdet::htc/htc_r50_fpn_1x_coco.py', tmp_path)
+    assert cfg.train_dataloader.dataset.data_prefix.seg == 'stuffthingmaps/train2017/'
+    assert cfg.model.roi_head.semantic_head.num_classes == 183
+    assert [head.num_classes for head in cfg.model.roi_head.mask_head] == [3] * 3
+
+
 def test_videos_are_refused(folder):
     config = 'masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py'
     with pytest.raises(UsageError, match='is for videos'):
