@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mmdet.datasets.transforms
-from mmdet.datasets import BaseDetDataset, CocoDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset
 from mmdet.datasets.base_video_dataset import BaseVideoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.visualization import get_palette
@@ -97,7 +97,10 @@ def own_data(
     found = list(data_sets(cfg))
     boxes = any(isinstance(kind, type) and issubclass(kind, BaseDetDataset) for _, kind in found)
     remote = '://' in root or any(is_remote(dataset) for dataset, _ in found)
-    if not boxes or remote or (fraction is None and _has_own_layout(cfg, root)):
+    own = fraction is None and _has_own_layout(cfg, root)
+    if not own and not remote:
+        _refuse_videos(cfg)
+    if not boxes or remote or own:
         if fraction is not None:
             raise UsageError(
                 '--val-fraction divides one annotation file of boxes in a local folder, and '
@@ -105,10 +108,9 @@ def own_data(
             )
         set_data_root(cfg, root)
         return cfg
-    _refuse_videos(cfg)
     splits = find_splits(root, fraction)
     classes = agree_on_classes(splits)
-    masks = _check_tasks(cfg, splits)
+    masks = _check_tasks(cfg, splits, root)
     for split in splits.values():
         if split.changed:
             _write(split, cfg)
@@ -150,7 +152,10 @@ def _has_own_layout(cfg: Config, root: str) -> bool:
         file = os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
         if not os.path.isfile(file):
             continue
-        own.append(not reads_like_coco(kind) or _has_classes(file, dataset, kind))
+        own.append(
+            not (reads_like_coco(kind) or kind is CocoPanopticDataset)
+            or _has_classes(file, dataset, kind)
+        )
     return bool(own) and all(own)
 
 
@@ -166,19 +171,21 @@ def _has_classes(file: str, dataset: ConfigDict, kind: type[CocoDataset]) -> boo
     chosen = (dataset.get('metainfo') or {}).get('classes')
     if chosen:
         return set(chosen) <= set(categories)
-    return list(kind.METAINFO.get('classes', ())) == categories
+    known = list(kind.METAINFO.get('classes', ()))
+    # Panoptic files list things and stuff in an order of their own.
+    return known == categories or (kind is CocoPanopticDataset and set(known) == set(categories))
 
 
 def _refuse_videos(cfg: Config) -> None:
     for _, kind in data_sets(cfg):
         if isinstance(kind, type) and issubclass(kind, BaseVideoDataset):
             raise UsageError(
-                f'--data-root: {_name(cfg)} is for videos ({kind.__name__}), and only images can '
-                'take their place: expected is the config of a detector'
+                f'--data-root: {_name(cfg)} is for videos ({kind.__name__}), which the folder does '
+                "not have as that data set does: take a detector's config for images"
             )
 
 
-def _check_tasks(cfg: Config, splits: Mapping[str, Split]) -> bool:
+def _check_tasks(cfg: Config, splits: Mapping[str, Split], root: str) -> bool:
     """Check that a data set has what a config learns.
 
     Returns:
@@ -188,24 +195,19 @@ def _check_tasks(cfg: Config, splits: Mapping[str, Split]) -> bool:
         UsageError: it learns masks or segmentation maps, which the data set does not have.
     """
     stock = mmdet.datasets.transforms
-    steps = [
-        (step, component(step['type'], TRANSFORMS, cfg.get('default_scope')))
-        for dataset, _ in data_sets(cfg, ('train',))
-        for step in dicts(dataset.get('pipeline'))
-        if 'type' in step
-    ]
-    loading = [
-        (step, kind)
-        for step, kind in steps
-        if isinstance(kind, type) and issubclass(kind, stock.LoadAnnotations)
-    ]
-    if any(
-        step.get('with_seg') or issubclass(kind, stock.LoadPanopticAnnotations)
-        for step, kind in loading
-    ):
+    found = [dataset for dataset, _ in data_sets(cfg, ('train',))]
+    loading = []
+    for step in dicts([dataset.get('pipeline') for dataset in found]):
+        kind = component(step.get('type'), TRANSFORMS, cfg.get('default_scope'))
+        if isinstance(kind, type) and issubclass(kind, stock.LoadAnnotations):
+            loading.append((step, kind))
+    panoptic = any(issubclass(kind, stock.LoadPanopticAnnotations) for _, kind in loading)
+    maps = any(step.get('with_seg') for step, _ in loading)
+    if panoptic or (maps and not all(_maps(dataset, root) for dataset in found)):
         raise UsageError(
-            f'{_name(cfg)} learns segmentation maps, and {splits["train"].file} has none: take a '
-            'config for objects alone, such as '
+            f'{_name(cfg)} learns segmentation maps, and --data-root finds '
+            f'{"boxes and masks of objects alone" if panoptic else "none"}: take a config for '
+            'objects alone, such as '
             + _suggestion(cfg, TO_MASKS, 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
         )
     masks = any(step.get('with_mask') for step, _ in loading)
@@ -235,8 +237,11 @@ def _suggestion(cfg: Config, names: Sequence[tuple[str, str]], default: str) -> 
             continue
         wanted = path.name.replace(old, new)
         for family in (path.parent, path.parent.parent / new.replace('-', '_')):
-            others = {file.name: file for file in family.glob('*.py') if new in file.name}
-            others.pop(path.name, None)
+            others = {
+                file.name: file
+                for file in family.glob('*.py')
+                if new in file.name and 'panoptic' not in file.name and file.name != path.name
+            }
             for found in difflib.get_close_matches(wanted, others, n=1, cutoff=0.3):
                 shipped = folder('mmdet') / '.mim' / 'configs'
                 if others[found].is_relative_to(shipped):
@@ -280,6 +285,8 @@ def _set_loader(cfg: Config, name: str, split: Split, classes: Sequence[str], ro
             node['dataset'] = set_data(node['dataset'])
         else:
             _set_files(cfg, node, split, classes, root)
+            if name != 'train':
+                node['test_mode'] = True
             if language:
                 _tell_classes(cfg, node)
         return node
@@ -296,8 +303,10 @@ def _set_loader(cfg: Config, name: str, split: Split, classes: Sequence[str], ro
 def _set_files(
     cfg: Config, dataset: ConfigDict, split: Split, classes: Sequence[str], root: str
 ) -> None:
-    kind = component(dataset.get('type'), DATASETS, dataset.get('_scope_', cfg.default_scope))
-    if kind is not CocoDataset:
+    scope = dataset.get('_scope_', cfg.get('default_scope'))
+    kind = component(dataset.get('type'), DATASETS, scope)
+    # A user's own class that reads COCO's format stays.
+    if kind is not CocoDataset and (not reads_like_coco(kind) or _of_mmdetection(kind)):
         for key in dataset.keys() - set(KEPT):
             del dataset[key]
         dataset['type'] = 'mmdet.CocoDataset'
@@ -305,11 +314,20 @@ def _set_files(
         dataset.pop(key, None)
     dataset['data_root'] = root
     dataset['ann_file'] = _within(split.file, root)
+    maps = _maps(dataset, root)
     dataset['data_prefix'] = dict(img=_within(split.images, root))
+    if maps:
+        dataset['data_prefix']['seg'] = maps
     dataset['metainfo'] = dict(classes=tuple(classes))
     if len(classes) > len(CocoDataset.METAINFO['palette']):
         colours = get_palette('random', len(classes))
         dataset['metainfo']['palette'] = [tuple(map(int, colour)) for colour in colours]
+
+
+def _maps(dataset: ConfigDict, root: str) -> str | None:
+    """Where a data set of a config has segmentation maps, if a folder has them there too."""
+    maps = (dataset.get('data_prefix') or {}).get('seg')
+    return maps if maps and os.path.isdir(os.path.join(root, maps)) else None
 
 
 def _within(path: str, root: str) -> str:
@@ -343,7 +361,7 @@ def _set_evaluator(cfg: Config, name: str, split: Split, masks: bool) -> None:
     metric, others, measures = ConfigDict(type='mmdet.CocoMetric'), [], []
     for part in parts:
         kind = component(part.get('type'), METRICS, cfg.get('default_scope'))
-        if not kind.__module__.startswith('mmdet.') or 'Dump' in kind.__name__:
+        if not _of_mmdetection(kind) or 'Dump' in kind.__name__:
             others.append(part)
             continue
         if kind is CocoMetric and 'metrics' not in old:
@@ -353,7 +371,7 @@ def _set_evaluator(cfg: Config, name: str, split: Split, masks: bool) -> None:
     if len(others) < len(parts):
         known = [each for each in dict.fromkeys(measures) if each in MEASURES]
         known = known or (['bbox', 'segm'] if masks else ['bbox'])
-        if any(without_mask(split) for _ in known if _ == 'segm'):
+        if 'segm' in known and without_mask(split):
             known = [each for each in known if each != 'segm'] or ['bbox']
         for key in ('format_only', 'outfile_prefix', 'sort_categories', 'eval_mode'):
             metric.pop(key, None)
@@ -387,7 +405,8 @@ def _set_counts(model: Any, classes: int, registry: Registry) -> None:
                     _log(f'{loss["type"]}: its class_weight of {old} classes is replaced by 1.0')
                 weight = weights[0] if len(set(weights[:old])) == 1 else 1.0
                 loss['class_weight'] = [weight] * classes + list(weights[old:])
-        if node.pop('teacher_ckpt', None):
+        # Other teachers, which teach boxes alone, have a config of their own.
+        if 'teacher_bbox_head' in node and node.pop('teacher_ckpt', None):
             _log(
                 f'{node["type"]}: its teacher_ckpt is of other classes and is left out: name the '
                 'checkpoint of a teacher for yours with --cfg-options model.teacher_ckpt=FILE'
@@ -409,6 +428,10 @@ def _takes(kind: Any, option: str) -> bool:
     return isinstance(kind, type) and any(
         option in inspect.signature(base.__init__).parameters for base in kind.__mro__
     )
+
+
+def _of_mmdetection(kind: Any) -> bool:
+    return isinstance(kind, type) and kind.__module__.startswith('mmdet.')
 
 
 def _name(cfg: Config) -> str:

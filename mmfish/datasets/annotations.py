@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmfish.datasets.layouts import data_sets, is_remote, reads_like_coco
+from mmfish.datasets.summary import Contents, contents_of
 from mmfish.errors import DataError
 
 # Polygons of three points or more, as JSON writes them: they are most of COCO's bytes, and to
@@ -27,7 +28,7 @@ _POLYGONS = re.compile(rf'"segmentation": ?\[{_POLYGON}(?:, ?{_POLYGON})*\]'.enc
 PARTS = ('images', 'categories', 'annotations')
 
 
-def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> None:
+def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> dict[str, Contents]:
     """Check the annotation files of a config's data sets in COCO's format, each file once.
 
     Data sets that read other formats, and files that do not lie in a local folder, are left to
@@ -37,25 +38,36 @@ def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> None:
         cfg: any config.
         splits: of 'train', 'val' and 'test'.
 
+    Returns:
+        What the first such file of each split has, by the split.
+
     Raises:
         DataError: a file is no JSON, has what `check_annotations` refuses, or lacks a category of
             the config's classes.
     """
-    classes_of = {}
-    for dataset, kind in data_sets(cfg, splits):
-        if is_remote(dataset) or not reads_like_coco(kind):
-            continue
-        # With lazy_init the data set resolves its path and its classes, and reads nothing.
-        options = {key: dataset[key] for key in dataset.keys() - {'type', '_scope_', 'pipeline'}}
-        unread = kind(**{**options, 'lazy_init': True})
-        classes = unread.metainfo.get('classes') or ()
-        classes = classes if isinstance(classes, str) else tuple(classes)
-        classes_of.setdefault(os.path.abspath(unread.ann_file), set()).add(classes)
-    for file, choices in classes_of.items():
+    uses = {}
+    for split in splits:
+        for dataset, kind in data_sets(cfg, (split,)):
+            if is_remote(dataset) or not reads_like_coco(kind):
+                continue
+            # With lazy_init the data set resolves its path and its classes, and reads nothing.
+            left_out = {'type', '_scope_', 'pipeline'}
+            options = {key: dataset[key] for key in dataset.keys() - left_out}
+            unread = kind(**{**options, 'lazy_init': True})
+            classes = unread.metainfo.get('classes') or ()
+            classes = classes if isinstance(classes, str) else tuple(classes)
+            of_file = uses.setdefault(os.path.abspath(unread.ann_file), {})
+            of_file.setdefault(classes, []).append(split)
+    found = {}
+    for file, of_file in uses.items():
         content = _read(file)
         check_annotations(content, file)
-        for classes in choices:
+        for classes, users in of_file.items():
             _check_classes(content, classes, file)
+            counted = contents_of(content, classes)
+            for split in users:
+                found.setdefault(split, counted)
+    return {split: found[split] for split in splits if split in found}
 
 
 def check_annotations(content: Any, file: str) -> None:
@@ -239,8 +251,8 @@ def _check_classes(content: dict, classes: str | tuple[str, ...], file: str) -> 
     if lacking:
         raise DataError(
             f'{file} has no category {lacking[0]!r}, one of {len(lacking)} classes of the config '
-            f'that it lacks: it has {_some(names)}; name the classes to train in '
-            'metainfo=dict(classes=(...)) of the data set'
+            f'that it lacks: it has {_some(names)}; --data-root FOLDER fits the config to the '
+            'classes of the data set there, or name some in metainfo=dict(classes=(...))'
         )
     others = {c['id'] for c in content['categories'] if c['name'] not in classes}
     if classes and others:

@@ -18,8 +18,9 @@ from mmfish.registry import component
 # What is expected and what to do, for the error about a missing data set.
 COCO = (
     'the layout of COCO 2017 (annotations/instances_{train,val}2017.json, train2017/, val2017/, '
-    'from https://cocodataset.org): put it there or name its folder with --data-root, or see '
-    'FishNet at work without any download with `make demo`'
+    'from https://cocodataset.org): put it there or name its folder with --data-root, which takes '
+    'data of your own in other layouts too, or see FishNet at work without any download with '
+    '`make demo`'
 )
 IMAGENET = (
     'the layout of ImageNet (train/ and val/, each with a folder of images for each of the 1000 '

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
@@ -18,9 +19,11 @@ from mmfish.config.levels import hosts
 from mmfish.config.validation import is_fishnet, validate_config
 from mmfish.datasets.annotations import check_annotation_files
 from mmfish.datasets.layouts import check_data
+from mmfish.datasets.summary import summary
 from mmfish.errors import CheckpointError, ConfigError, DataError
 from mmfish.models import FishNet
 from mmfish.registry import pretrained_cfg
+from mmfish.stack import first_rank
 
 
 def check_training(cfg: Config) -> None:
@@ -38,7 +41,9 @@ def check_training(cfg: Config) -> None:
     check_fsdp_checkpoints(cfg)
     check_data(cfg, ('train', 'val'))
     check_weights(cfg)
-    check_annotation_files(cfg, ('train', 'val'))
+    contents = check_annotation_files(cfg, ('train', 'val'))
+    if contents and first_rank():
+        print_log(f'\n\n{summary(contents)}\n', 'current')
 
 
 def check_testing(cfg: Config) -> None:

@@ -23,13 +23,18 @@ def test_the_work_dir_is_named_after_the_config_unless_given():
     assert load_config(CONFIG, work_dir='elsewhere').work_dir == 'elsewhere'
 
 
-def test_cfg_options_have_the_last_word_over_data_root():
+def test_cfg_options_have_the_last_word_over_data_root(shapes):
     cfg = load_config(
-        CONFIG, data_root='/a', cfg_options={'train_dataloader.dataset.data_root': '/b/'}
+        CONFIG, data_root=str(shapes), cfg_options={'train_dataloader.dataset.data_root': '/b/'}
     )
     assert cfg.train_dataloader.dataset.data_root == '/b/'
-    assert cfg.val_dataloader.dataset.data_root == '/a/'
-    assert cfg.val_evaluator.ann_file == '/a/annotations/instances_val2017.json'
+    assert cfg.val_dataloader.dataset.data_root == str(shapes)
+    assert cfg.val_evaluator.ann_file == f'{shapes}/annotations/instances_val2017.json'
+
+
+def test_val_fraction_needs_a_data_root():
+    with pytest.raises(UsageError, match='--data-root'):
+        load_config(CONFIG, val_fraction=0.2)
 
 
 @pytest.mark.parametrize('option', ['init_cfg=None', 'init_cfg.checkpoint={}'])
@@ -39,8 +44,8 @@ def test_cfg_options_start_a_run_from_scratch_or_from_a_file(option, tmp_path):
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
     option = f'model.backbone.{option.format(file)}'
-    args = parser.parse_args(['--data-root', str(tmp_path), '--cfg-options', option])
-    cfg = load_config(CONFIG, data_root=args.data_root, cfg_options=args.cfg_options)
+    args = parser.parse_args(['--cfg-options', option])
+    cfg = load_config(CONFIG, cfg_options=args.cfg_options)
     expected = None if option.endswith('None') else dict(type='Pretrained', checkpoint=str(file))
     assert cfg.model.backbone.init_cfg == expected
     with pytest.raises(MissingDataError):

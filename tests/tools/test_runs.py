@@ -105,6 +105,6 @@ def test_a_missing_data_set_ends_with_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(tool, run_name='__main__')
     message = str(stopped.value)
-    assert message.startswith(f'train.py: The data set in {data}/ is missing')
+    assert message.startswith(f'train.py: the folder of the data set, {data}, is not there')
     assert '\n' not in message
     assert not work.exists()
