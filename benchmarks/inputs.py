@@ -1,16 +1,22 @@
 """What a config can be tried with where there is no data set and no network: made-up images.
 
 Most of them are `mmdet.testing`'s. Here is what it does not make: targets of the classes that a
-model has, labels for ReID, lanes, and the branches of semi-supervised training.
+model has, labels for ReID, lanes, and the branches of semi-supervised training; and a small data
+set for pipelines to load.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import TRANSFORMS
+from mmcv.image import imwrite
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmdet.structures import DetDataSample, ReIDDataSample
 from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.structures import PixelData
 
 from mmfish.config.paths import dicts
@@ -18,6 +24,9 @@ from mmfish.config.paths import dicts
 PERSON = (3, 256, 128)  # an image for ReID
 ROAD = (3, 320, 800)  # an image for detectors of lanes, whose heads have its size built in
 TEXT = ('first thing', 'second thing', 'third thing')  # classes for models that read
+# The settings of transforms that are sizes in pixels, where they are not shares of an image.
+SIZES = ('scale', 'scales', 'img_scale', 'crop_size', 'size', 'max_size')
+USUAL_SIZE = 1024  # pixels, about, that configs resize images to
 
 
 def model_inputs(model: dict, size: int, images: int = 2, training: bool = True) -> dict[str, Any]:
@@ -51,6 +60,75 @@ def model_inputs(model: dict, size: int, images: int = 2, training: bool = True)
         of_branches = {branch: _detection_inputs(model, size, images) for branch in branches}
         return {key: {branch: of_branches[branch][key] for branch in branches} for key in data}
     return data
+
+
+def write_data(root: Path, size: int = 128) -> None:
+    """Write a data set in the layout of COCO 2017: boxes and masks of the three classes of `TEXT`.
+
+    Args:
+        root: its folder.
+        size: height and width of its images in pixels: two to train on and one to validate.
+    """
+    noise = np.random.default_rng(0)
+    side = size // 2
+    for split, images in (('train2017', 2), ('val2017', 1)):
+        content: dict[str, list] = dict(images=[], annotations=[])
+        content['categories'] = [dict(id=i, name=name) for i, name in enumerate(TEXT, 1)]
+        for image in range(images):
+            name = f'{image}.png'
+            imwrite(
+                noise.integers(256, size=(size, size, 3), dtype=np.uint8), f'{root}/{split}/{name}'
+            )
+            content['images'].append(dict(id=image, file_name=name, height=size, width=size))
+            for category in content['categories']:
+                x, y = 8 * category['id'], 16 * category['id']
+                corners = [x, y, x + side, y, x + side, y + side, x, y + side]
+                content['annotations'].append(
+                    dict(
+                        id=len(content['annotations']) + 1,
+                        image_id=image,
+                        category_id=category['id'],
+                        bbox=[x, y, side, side],
+                        area=side * side,
+                        iscrowd=0,
+                        segmentation=[corners],
+                    )
+                )
+        file = root / 'annotations' / f'instances_{split}.json'
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+
+
+def data_set(cfg: Config, split: str) -> BaseDataset:
+    """A data set of a config: ``split`` is 'train' or 'val'."""
+    return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+
+
+def loaded_inputs(cfg: Config, split: str, size: int) -> dict[str, Any]:
+    """The first and the last image of a config's training data, or the first of its others.
+
+    Args:
+        cfg: a config of MMDetection; not changed.
+        split: 'train' or 'val'.
+        size: about height and width of the images in pixels: what its pipeline resizes them to,
+            made so much smaller that `USUAL_SIZE` becomes this.
+
+    Returns:
+        ``inputs`` and ``data_samples``.
+    """
+
+    def smaller(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(smaller, value))
+        is_size = isinstance(value, int) and value > 32
+        return max(32, value * size // USUAL_SIZE) if is_size else value
+
+    cfg = Config(cfg.to_dict())
+    for step in dicts(cfg[f'{split}_dataloader'].dataset):
+        for key in step.keys() & set(SIZES):
+            step[key] = smaller(step[key])
+    data = data_set(cfg, split)
+    return pseudo_collate([data[i] for i in ((0, len(data) - 1) if split == 'train' else (0,))])
 
 
 def remove_checkpoints(model: dict) -> None:

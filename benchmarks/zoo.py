@@ -1,11 +1,14 @@
-"""FishNet in MMDetection's own zoo: which of its configs train and predict after `plug_in`.
+"""MMDetection's own zoo: which of its configs train and predict after `plug_in` and `own_data`.
 
 Each config with a ResNet-like backbone is built, takes one training step with its own optimiser and
-predicts, on a CPU with made-up images; once as it is shipped and once for every other column of the
-table. Weights are not downloaded. Fewer proposals and images that are not padded to a training's
-full size make it small enough for a CPU; nothing else of the model is changed.
+predicts, on a CPU; once as it is shipped and once for every other column of the table. Its images
+are made up, or, with a data set of three classes, loaded and changed by its own pipelines. Weights
+are not downloaded. Fewer proposals and small images that are not padded to a training's full size
+make it small enough for a CPU; nothing else is changed.
 """
 
+import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -23,11 +26,14 @@ import torch.distributed as dist
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
+from mmengine.runner import set_random_seed
+from mmfish.config.own_data import own_data
 
-from benchmarks.inputs import model_inputs, remove_checkpoints
+from benchmarks.inputs import data_set, loaded_inputs, model_inputs, remove_checkpoints, write_data
 from demo.markdown import markdown_table
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import plug_in, resnet_like
@@ -36,10 +42,13 @@ from mmfish.stack import folder
 
 Outcomes = dict[str, str]  # by column: 'passed', 'refused, because ...' or an error
 
-# The columns: what is made of a config before it is tried, given an arch of FishNet.
-COLUMNS: dict[str, Callable[[Config, str], Config]] = {
-    'control': lambda cfg, arch: cfg,
-    'FishNet': plug_in,
+OWN_DATA = '3 classes'  # the column in which the images are those of a data set
+# The columns: what is made of a config before it is tried, given an arch of FishNet and the folder
+# of a data set.
+COLUMNS: dict[str, Callable[[Config, str, str], Config]] = {
+    'control': lambda cfg, arch, data: cfg,
+    'FishNet': lambda cfg, arch, data: plug_in(cfg, arch),
+    OWN_DATA: lambda cfg, arch, data: own_data(cfg, data),
 }
 # Pixels. What fails is tried with the next: small images are fast, but some heads need a coarsest
 # level of more than a pixel or two.
@@ -76,12 +85,14 @@ def by_family(configs: Iterable[str]) -> dict[str, list[str]]:
     return dict(sorted(families.items()))
 
 
-def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
+def try_model(cfg: Config, size: int = SIZES[0], *, load: bool = False) -> dict[str, float]:
     """Build a model, do one training step and one prediction.
 
     Args:
         cfg: a config of MMDetection; not changed.
-        size: height and width of the images, in pixels.
+        size: height and width of the images, in pixels; about that if they are loaded.
+        load: take the images of the config's data sets, through its pipelines, and evaluate the
+            prediction as the config does. By default they are made up.
 
     Returns:
         The losses of the step; none for a config without an optimiser, which only predicts.
@@ -92,7 +103,7 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
         LookupError: the model did not return one prediction for each image.
     """
     register_all_modules()
-    torch.manual_seed(0)
+    set_random_seed(0)
     # Where the runner writes how far a training is.
     MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
     cfg = Config(cfg.to_dict())
@@ -117,15 +128,24 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
         options['optimizer'].lr *= LR_FACTOR
         optim_wrapper = build_optim_wrapper(model, options)
         model.train()
-        losses = model.train_step(model_inputs(cfg.model, size), optim_wrapper)
+        batch = loaded_inputs(cfg, 'train', size) if load else model_inputs(cfg.model, size)
+        losses = model.train_step(batch, optim_wrapper)
     for name, value in [*losses.items(), *model.named_parameters()]:
         if not value.isfinite().all():
             raise FloatingPointError(f'{name} is not finite after a training step')
 
     model.eval()
-    batch = model_inputs(cfg.model, size, images=1, training=False)
+    if load:
+        batch = loaded_inputs(cfg, 'val', size)
+    else:
+        batch = model_inputs(cfg.model, size, images=1, training=False)
     with torch.no_grad():
         predictions = model.test_step(batch)
+    if load:
+        evaluator = Evaluator(cfg.val_evaluator)
+        evaluator.dataset_meta = data_set(cfg, 'val').metainfo
+        evaluator.process(predictions, batch)
+        evaluator.evaluate(len(predictions))
     if len(predictions) != len(batch['data_samples']):
         raise LookupError(f'{len(predictions)} predictions for {len(batch["data_samples"])} images')
     return {name: float(value.sum()) for name, value in losses.items()}
@@ -157,11 +177,13 @@ def run_zoo(
     def outcomes(config: str) -> Outcomes:
         missing = COLUMNS.keys() - done.setdefault(config, {}).keys()
         if missing:
-            done[config] |= {
-                name: _in_a_process(config, name, arch, limit)
-                for name in COLUMNS
-                if name in missing
-            }
+            with tempfile.TemporaryDirectory() as data:
+                write_data(Path(data))
+                done[config] |= {
+                    name: _in_a_process(config, name, arch, data, limit)
+                    for name in COLUMNS
+                    if name in missing
+                }
             with results.open('a') as file:
                 file.write(json.dumps(dict(arch=arch, config=config, **done[config])) + '\n')
             print(config, *done[config].values(), sep=' | ', flush=True)
@@ -256,11 +278,11 @@ def _reason(row: Outcomes) -> str:
     return '; '.join(reasons).replace('|', '\\|')
 
 
-def _in_a_process(config: str, column: str, arch: str, limit: float) -> str:
+def _in_a_process(config: str, column: str, arch: str, data: str, limit: float) -> str:
     # Forked: what is imported stays imported, and what the config took goes with the process.
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(sender, config, column, arch))
+    process = context.Process(target=_report, args=(sender, config, column, arch, data))
     process.start()
     sender.close()
     try:
@@ -273,7 +295,7 @@ def _in_a_process(config: str, column: str, arch: str, limit: float) -> str:
         process.join()
 
 
-def _report(sender: Connection, config: str, column: str, arch: str) -> None:
+def _report(sender: Connection, config: str, column: str, arch: str, data: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.chdir(_zoo().parent)  # some configs name their teacher's by a path from there
     torch.set_num_threads(1)  # others would be those of the process before the fork
@@ -281,13 +303,16 @@ def _report(sender: Connection, config: str, column: str, arch: str) -> None:
     MMLogger.get_instance('zoo', log_level='ERROR')  # no lines about each initialised weight
     # As in a training on one GPU: mmcv's SyncBN asks for its group as soon as it is built.
     dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-    sender.send(_outcome(config, column, arch))
+    with contextlib.redirect_stdout(io.StringIO()):  # what pycocotools prints
+        outcome = _outcome(config, column, arch, data)
+    sender.send(outcome)
 
 
-def _outcome(config: str, column: str, arch: str) -> str:
+def _outcome(config: str, column: str, arch: str, data: str) -> str:
     for size in SIZES:
         try:
-            try_model(COLUMNS[column](Config.fromfile(_zoo() / config), arch), size)
+            cfg = COLUMNS[column](Config.fromfile(_zoo() / config), arch, data)
+            try_model(cfg, size, load=column == OWN_DATA)
         except UsageError as error:
             return f'{REFUSED}{error}'
         except Exception as error:  # whatever any of MMDetection's models may raise is a result
