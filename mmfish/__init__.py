@@ -4,6 +4,8 @@ Importing mmfish makes ``type='FishNet'`` known to every OpenMMLab package;
 ``type='mmfish.FishNet'`` works without any import.
 """
 
+from importlib import import_module
+
 from mmfish.stack import check_stack, load_ops
 
 check_stack()
@@ -19,4 +21,11 @@ from mmfish.version import __version__  # noqa: E402
 
 publish()
 
-__all__ = ['__version__', 'config_path', 'fuse', 'plug_in']
+__all__ = ['__version__', 'config_path', 'fuse', 'own_data', 'plug_in']
+
+
+def __getattr__(name: str) -> object:
+    # MMDetection's data sets take seconds to import, and print notices of packages that they lack.
+    if name == 'own_data':
+        return import_module('mmfish.config.own_data').own_data
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

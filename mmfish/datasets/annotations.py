@@ -22,6 +22,9 @@ _NUMBER = r'-?(?!0\d)\d+(?:\.\d+|)'
 _POLYGON = rf'\[{_NUMBER}, ?{_NUMBER}(?:, ?{_NUMBER}, ?{_NUMBER}){{2,}}\]'
 _POLYGONS = re.compile(rf'"segmentation": ?\[{_POLYGON}(?:, ?{_POLYGON})*\]'.encode())
 
+# The lists that a file in COCO's format has.
+PARTS = ('images', 'categories', 'annotations')
+
 
 def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> None:
     """Check the annotation files of a config's data sets in COCO's format, each file once.
@@ -68,31 +71,11 @@ def check_annotations(content: Any, file: str) -> None:
     Raises:
         DataError: names the entry, what is wrong and what was expected.
     """
-    if not isinstance(content, dict):
-        raise _not_coco(file, 'it is no JSON object')
-    content = {'annotations': [], **content}
-    for part in ('images', 'categories', 'annotations'):
-        entries = content.get(part)
-        if not isinstance(entries, list) or not (entries or part == 'annotations'):
-            raise _not_coco(file, f'it has no list of "{part}"')
+    content = check_entries(content, file)
     images, annotations = content['images'], content['annotations']
-
-    image_ids = _ids(content, 'images', 'id', file)
-    category_ids = _ids(content, 'categories', 'id', file)
-    annotation_ids = _ids(content, 'annotations', 'id', file)
-    for part, ids in (
-        ('images', image_ids),
-        ('categories', category_ids),
-        ('annotations', annotation_ids),
-    ):
-        if len(set(ids)) < len(ids):
-            seen = set()
-            twice = next(i for i in ids if i in seen or seen.add(i))
-            raise _not_coco(file, f'its "{part}" has the id {twice!r} twice')
-    _column(content, 'categories', 'name', file)
-    for image, name in zip(images, _column(content, 'images', 'file_name', file), strict=True):
-        if not isinstance(name, str) or not name:
-            raise _wrong(file, 'image', image, f'has the file_name {name!r}')
+    image_ids, category_ids, annotation_ids = (
+        [entry['id'] for entry in content[part]] for part in PARTS
+    )
     sizes = np.hstack([_numbers(content, 'images', side, 1, file) for side in ('width', 'height')])
     if (sizes <= 0).any():
         raise _wrong(file, 'image', images[(sizes <= 0).any(1).argmax()], 'has no width or height')
@@ -151,6 +134,63 @@ def check_annotations(content: Any, file: str) -> None:
             f'{file}: all {len(annotations)} annotations have a box without area or outside its '
             'image: expected [x, y, width, height] in pixels'
         )
+
+
+def check_entries(content: Any, file: str) -> dict:
+    """Check the entries that everything else refers to: ids, names of images and of categories.
+
+    Args:
+        content: of the file. ``annotations`` may be missing, as in COCO's test sets.
+        file: its path, for the message.
+
+    Returns:
+        The content, with an empty list for missing annotations.
+
+    Raises:
+        DataError: names the entry, what is wrong and what was expected.
+    """
+    if not isinstance(content, dict):
+        raise _not_coco(file, 'it is no JSON object')
+    content = {'annotations': [], **content}
+    for part in PARTS:
+        entries = content.get(part)
+        if not isinstance(entries, list) or not (entries or part == 'annotations'):
+            raise _not_coco(file, f'it has no list of "{part}"')
+        ids = _ids(content, part, 'id', file)
+        if len(set(ids)) < len(ids):
+            seen = set()
+            twice = next(i for i in ids if i in seen or seen.add(i))
+            raise _not_coco(file, f'its "{part}" has the id {twice!r} twice')
+    _column(content, 'categories', 'name', file)
+    for image, name in zip(
+        content['images'], _column(content, 'images', 'file_name', file), strict=True
+    ):
+        if not isinstance(name, str) or not name:
+            raise _wrong(file, 'image', image, f'has the file_name {name!r}')
+    return content
+
+
+def category_names(file: str) -> list[str] | None:
+    """The names of the categories of a file, in its order, found without reading all of it.
+
+    Args:
+        file: its path.
+
+    Returns:
+        The names; None if there are none where a file in COCO's format has them.
+    """
+    try:
+        with (
+            open(file, 'rb') as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
+            start = re.search(rb'"categories"\s*:\s*(?=\[)', text).end()
+            # What comes after the list does not matter; a megabyte holds thousands of categories.
+            part = text[start : start + (1 << 20)].decode(errors='ignore')
+        categories, _ = json.JSONDecoder().raw_decode(part)
+        return [category['name'] for category in categories]
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
 
 
 def run_lengths_problem(mask: dict, size: tuple[int, int]) -> str | None:

@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfish.checkpoints.loading import plain_data_only
+from mmfish.config.own_data import own_data
 from mmfish.config.paths import read_config
 from mmfish.config.plug_in import plug_in
-from mmfish.datasets.layouts import set_data_root
 from mmfish.engine.check import check_testing, check_training
 from mmfish.engine.fault_tolerance.stopping import signal_handlers_kept
 from mmfish.engine.prepare import prepare_testing, prepare_training
@@ -32,6 +32,7 @@ def load_config(
     backbone: str | None = None,
     work_dir: str | None = None,
     data_root: str | None = None,
+    val_fraction: float | str | None = None,
     cfg_options: dict | None = None,
     launcher: str = 'none',
 ) -> Config:
@@ -42,7 +43,8 @@ def load_config(
         backbone: an arch of FishNet to put in the place of the config's ResNet (`plug_in`).
         work_dir: where logs and checkpoints go. Defaults to the config's own, or else
             ``work_dirs/<name of the config>``, with the backbone's name if one is given.
-        data_root: a folder in the layout of the config's data set, instead of the config's own.
+        data_root: the folder of a data set, instead of the config's own (`own_data`).
+        val_fraction: for one with a single annotation file, the share of images for validation.
         cfg_options: further settings, by dotted names. They have the last word.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
@@ -58,12 +60,14 @@ def load_config(
     if backbone:
         cfg = plug_in(cfg, backbone)
         name += f'_{backbone}'
+    options = cfg_options or {}
+    cfg.work_dir = work_dir or options.get('work_dir') or cfg.get('work_dir') or f'work_dirs/{name}'
     if data_root:
-        set_data_root(cfg, data_root)
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+        cfg = own_data(cfg, data_root, val_fraction=val_fraction)
+    elif val_fraction is not None:
+        raise UsageError('--val-fraction goes with --data-root: name the folder of a data set')
+    cfg.merge_from_dict({**options, 'work_dir': cfg.work_dir})
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     return cfg
 
 
