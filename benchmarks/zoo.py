@@ -31,10 +31,10 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import set_random_seed
-from mmfish.config.own_data import own_data
 
 from benchmarks.inputs import data_set, loaded_inputs, model_inputs, remove_checkpoints, write_data
 from demo.markdown import markdown_table
+from mmfish.config.own_data import own_data
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import plug_in, resnet_like
 from mmfish.errors import UsageError
@@ -217,26 +217,29 @@ def zoo_tables(
 
     Args:
         families: the outcomes of the config that stands for each family.
-        configs: the outcomes of all configs that were tried.
+        configs: the outcomes of all configs; those that lack a column are left out.
         totals: how many families and configs there are.
     """
-    rows = [
-        [*_names(config), *map(_cell, outcomes.values()), _reason(outcomes)]
-        for config, outcomes in families.items()
-    ]
-    failed: dict[str, list[str]] = {}
-    for config, outcomes in configs.items():
-        if _reason(outcomes):
-            failed.setdefault(_reason(outcomes), []).append('/'.join(_names(config)))
-    reasons = [
-        [reason, str(len(names)), ', '.join(names)]
-        for reason, names in sorted(failed.items(), key=lambda item: -len(item[1]))
-    ]
+    configs = {name: row for name, row in configs.items() if row.keys() == COLUMNS.keys()}
+    reasons: dict[str, list[str]] = {}
+    for name, row in configs.items():
+        if _reason(row):
+            reasons.setdefault(_reason(row), []).append(name.removesuffix('.py'))
+    most_first = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    counts = _counts('families', families, totals[0]), _counts('configs', configs, totals[1])
     return {
-        'counts': f'{_counts("families", families, totals[0])} '
-        f'{_counts("configs", configs, totals[1])}',
-        'families': markdown_table(['family', 'config', *COLUMNS, 'reason'], rows),
-        'reasons': markdown_table(['reason', 'number', 'configs'], reasons),
+        'counts': ' '.join(counts),
+        'families': markdown_table(
+            ['config', *COLUMNS, 'reason'],
+            (
+                [name.removesuffix('.py'), *map(_cell, row.values()), _reason(row)]
+                for name, row in families.items()
+            ),
+        ),
+        'reasons': markdown_table(
+            ['reason', 'number', 'configs'],
+            ([reason, str(len(names)), ', '.join(names)] for reason, names in most_first),
+        ),
     }
 
 
@@ -245,15 +248,11 @@ def _zoo() -> Path:
 
 
 def _counts(what: str, rows: dict[str, Outcomes], total: int) -> str:
-    controls = [row for row in rows.values() if row['control'] == PASSED]
-    words = [f'{len(rows)} of {total} {what} tried: {len(controls)} controls passed']
-    for column in COLUMNS:
-        if column != 'control':
-            cells = [_cell(row[column]) for row in controls]
-            words.append(
-                f'of these {cells.count(PASSED)} pass with {column} and {cells.count("refused")} '
-                'are refused'
-            )
+    cells = [list(map(_cell, row.values())) for row in rows.values() if row['control'] == PASSED]
+    words = [f'{len(rows)} of {total} {what} tried: {len(cells)} controls passed']
+    for column, outcomes in list(zip(COLUMNS, zip(*cells, strict=True), strict=False))[1:]:
+        passed, refused = outcomes.count(PASSED), outcomes.count('refused')
+        words.append(f'of these {passed} pass with {column} and {refused} are refused')
     return f'**{", and ".join(words)}.**'
 
 
@@ -261,11 +260,6 @@ def _cell(outcome: str) -> str:
     if outcome == PASSED:
         return PASSED
     return 'refused' if outcome.startswith(REFUSED) else 'failed'
-
-
-def _names(config: str) -> tuple[str, str]:
-    family, _, name = config.removesuffix('.py').partition('/')
-    return family, name
 
 
 def _reason(row: Outcomes) -> str:
