@@ -308,15 +308,19 @@ def _outcome(config: str, column: str, arch: str, data: str) -> str:
             cfg = COLUMNS[column](Config.fromfile(_zoo() / config), arch, data)
             try_model(cfg, size, load=column == OWN_DATA)
         except UsageError as error:
-            return f'{REFUSED}{error}'
+            return f'{REFUSED}{_without_folders(str(error))}'
         except Exception as error:  # whatever any of MMDetection's models may raise is a result
             last = traceback.extract_tb(error.__traceback__)[-1]
             text = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'
-            text = re.sub(r'/\S*/', '', text)[:200]  # no paths of this machine
-            outcome = f'{text} ({Path(last.filename).name}, {last.name})'
+            outcome = f'{_without_folders(text)[:200]} ({Path(last.filename).name}, {last.name})'
         else:
             return PASSED
     return outcome
+
+
+def _without_folders(text: str) -> str:
+    """A message without the absolute paths of this machine: of each the name alone."""
+    return re.sub(r'(?<!\S)/\S*/', '', text)
 
 
 def _write_language_model(path: str) -> None:
