@@ -1,11 +1,14 @@
-"""FishNet in MMDetection's own zoo: which of its configs train and predict after `plug_in`.
+"""MMDetection's own zoo: which of its configs train and predict after `plug_in` and `own_data`.
 
 Each config with a ResNet-like backbone is built, takes one training step with its own optimiser and
-predicts, on a CPU with made-up images; once as it is shipped and once for every other column of the
-table. Weights are not downloaded. Fewer proposals and images that are not padded to a training's
-full size make it small enough for a CPU; nothing else of the model is changed.
+predicts, on a CPU; once as it is shipped and once for every other column of the table. Its images
+are made up, or, with a data set of three classes, loaded and changed by its own pipelines. Weights
+are not downloaded. Fewer proposals and small images that are not padded to a training's full size
+make it small enough for a CPU; nothing else is changed.
 """
 
+import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -23,12 +26,16 @@ import torch.distributed as dist
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
+from mmengine.runner import set_random_seed
 
+from benchmarks.data import data_set, loaded_inputs, write_data
 from demo.markdown import markdown_table
 from mmfish.config.levels import hosts, model_registry
+from mmfish.config.own_data import own_data
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import has_resnet, plug_in
 from mmfish.engine.inputs import model_inputs, remove_checkpoints
@@ -37,10 +44,13 @@ from mmfish.stack import folder
 
 Outcomes = dict[str, str]  # by column: 'passed', 'refused, because ...' or an error
 
-# The columns: what is made of a config before it is tried, given an arch of FishNet.
-COLUMNS: dict[str, Callable[[Config, str], Config]] = {
-    'control': lambda cfg, arch: cfg,
-    'FishNet': plug_in,
+OWN_DATA = '3 classes'  # the column in which the images are those of a data set
+# The columns: what is made of a config before it is tried, given an arch of FishNet and the folder
+# of a data set.
+COLUMNS: dict[str, Callable[[Config, str, str], Config]] = {
+    'control': lambda cfg, arch, data: cfg,
+    'FishNet': lambda cfg, arch, data: plug_in(cfg, arch),
+    OWN_DATA: lambda cfg, arch, data: own_data(cfg, data),
 }
 # Pixels. What fails is tried with the next: small images are fast, but some heads need a coarsest
 # level of more than a pixel or two.
@@ -79,12 +89,14 @@ def by_family(configs: Iterable[str]) -> dict[str, list[str]]:
     return dict(sorted(families.items()))
 
 
-def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
+def try_model(cfg: Config, size: int = SIZES[0], *, load: bool = False) -> dict[str, float]:
     """Build a model, do one training step and one prediction.
 
     Args:
         cfg: a config of MMDetection; not changed.
-        size: height and width of the images, in pixels.
+        size: height and width of the images, in pixels; about that if they are loaded.
+        load: take the images of the config's data sets, through its pipelines, and evaluate the
+            prediction as the config does. By default they are made up.
 
     Returns:
         The losses of the step; none for a config without an optimiser, which only predicts.
@@ -95,13 +107,17 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
         LookupError: the model did not return one prediction for each image.
     """
     register_all_modules()
-    torch.manual_seed(0)
+    set_random_seed(0)
     # Where the runner writes how far a training is.
     MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
     cfg = Config(cfg.to_dict())
     remove_checkpoints(cfg.model)
     for part in dicts(cfg.model):
         part.pop('batch_augments', None)
+        if load and 'score_thr' in part:
+            part['score_thr'] = (
+                0.0  # the evaluator fails at predictions of classes that are not there
+            )
         for key in LIMITS.keys() & part.keys():
             if isinstance(part[key], int) and part[key] > 0:
                 part[key] = min(part[key], LIMITS[key])
@@ -120,15 +136,24 @@ def try_model(cfg: Config, size: int = SIZES[0]) -> dict[str, float]:
         options['optimizer'].lr *= LR_FACTOR
         optim_wrapper = build_optim_wrapper(model, options)
         model.train()
-        losses = model.train_step(model_inputs(cfg.model, size), optim_wrapper)
+        batch = loaded_inputs(cfg, 'train', size) if load else model_inputs(cfg.model, size)
+        losses = model.train_step(batch, optim_wrapper)
     for name, value in [*losses.items(), *model.named_parameters()]:
         if not value.isfinite().all():
             raise FloatingPointError(f'{name} is not finite after a training step')
 
     model.eval()
-    batch = model_inputs(cfg.model, size, images=1, training=False)
+    if load:
+        batch = loaded_inputs(cfg, 'val', size)
+    else:
+        batch = model_inputs(cfg.model, size, images=1, training=False)
     with torch.no_grad():
         predictions = model.test_step(batch)
+    if load:
+        evaluator = Evaluator(cfg.val_evaluator)
+        evaluator.dataset_meta = data_set(cfg, 'val').metainfo
+        evaluator.process(predictions, batch)
+        evaluator.evaluate(len(predictions))
     if len(predictions) != len(batch['data_samples']):
         raise LookupError(f'{len(predictions)} predictions for {len(batch["data_samples"])} images')
     return {name: float(value.sum()) for name, value in losses.items()}
@@ -160,11 +185,13 @@ def run_zoo(
     def outcomes(config: str) -> Outcomes:
         missing = COLUMNS.keys() - done.setdefault(config, {}).keys()
         if missing:
-            done[config] |= {
-                name: _in_a_process(config, name, arch, limit)
-                for name in COLUMNS
-                if name in missing
-            }
+            with tempfile.TemporaryDirectory() as data:
+                write_data(Path(data))
+                done[config] |= {
+                    name: _in_a_process(config, name, arch, data, limit)
+                    for name in COLUMNS
+                    if name in missing
+                }
             with results.open('a') as file:
                 file.write(json.dumps(dict(arch=arch, config=config, **done[config])) + '\n')
             print(config, *done[config].values(), sep=' | ', flush=True)
@@ -198,26 +225,29 @@ def zoo_tables(
 
     Args:
         families: the outcomes of the config that stands for each family.
-        configs: the outcomes of all configs that were tried.
+        configs: the outcomes of all configs; those that lack a column are left out.
         totals: how many families and configs there are.
     """
-    rows = [
-        [*_names(config), *map(_cell, outcomes.values()), _reason(outcomes)]
-        for config, outcomes in families.items()
-    ]
-    failed: dict[str, list[str]] = {}
-    for config, outcomes in configs.items():
-        if _reason(outcomes):
-            failed.setdefault(_reason(outcomes), []).append('/'.join(_names(config)))
-    reasons = [
-        [reason, str(len(names)), ', '.join(names)]
-        for reason, names in sorted(failed.items(), key=lambda item: -len(item[1]))
-    ]
+    configs = {name: row for name, row in configs.items() if row.keys() == COLUMNS.keys()}
+    reasons: dict[str, list[str]] = {}
+    for name, row in configs.items():
+        if _reason(row):
+            reasons.setdefault(_reason(row), []).append(name.removesuffix('.py'))
+    most_first = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    counts = _counts('families', families, totals[0]), _counts('configs', configs, totals[1])
     return {
-        'counts': f'{_counts("families", families, totals[0])} '
-        f'{_counts("configs", configs, totals[1])}',
-        'families': markdown_table(['family', 'config', *COLUMNS, 'reason'], rows),
-        'reasons': markdown_table(['reason', 'number', 'configs'], reasons),
+        'counts': ' '.join(counts),
+        'families': markdown_table(
+            ['config', *COLUMNS, 'reason'],
+            (
+                [name.removesuffix('.py'), *map(_cell, row.values()), _reason(row)]
+                for name, row in families.items()
+            ),
+        ),
+        'reasons': markdown_table(
+            ['reason', 'number', 'configs'],
+            ([reason, str(len(names)), ', '.join(names)] for reason, names in most_first),
+        ),
     }
 
 
@@ -226,15 +256,11 @@ def _zoo() -> Path:
 
 
 def _counts(what: str, rows: dict[str, Outcomes], total: int) -> str:
-    controls = [row for row in rows.values() if row['control'] == PASSED]
-    words = [f'{len(rows)} of {total} {what} tried: {len(controls)} controls passed']
-    for column in COLUMNS:
-        if column != 'control':
-            cells = [_cell(row[column]) for row in controls]
-            words.append(
-                f'of these {cells.count(PASSED)} pass with {column} and {cells.count("refused")} '
-                'are refused'
-            )
+    cells = [list(map(_cell, row.values())) for row in rows.values() if row['control'] == PASSED]
+    words = [f'{len(rows)} of {total} {what} tried: {len(cells)} controls passed']
+    for column, outcomes in list(zip(COLUMNS, zip(*cells, strict=True), strict=False))[1:]:
+        passed, refused = outcomes.count(PASSED), outcomes.count('refused')
+        words.append(f'of these {passed} pass with {column} and {refused} are refused')
     return f'**{", and ".join(words)}.**'
 
 
@@ -242,11 +268,6 @@ def _cell(outcome: str) -> str:
     if outcome == PASSED:
         return PASSED
     return 'refused' if outcome.startswith(REFUSED) else 'failed'
-
-
-def _names(config: str) -> tuple[str, str]:
-    family, _, name = config.removesuffix('.py').partition('/')
-    return family, name
 
 
 def _reason(row: Outcomes) -> str:
@@ -259,11 +280,11 @@ def _reason(row: Outcomes) -> str:
     return '; '.join(reasons).replace('|', '\\|')
 
 
-def _in_a_process(config: str, column: str, arch: str, limit: float) -> str:
+def _in_a_process(config: str, column: str, arch: str, data: str, limit: float) -> str:
     # Forked: what is imported stays imported, and what the config took goes with the process.
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(sender, config, column, arch))
+    process = context.Process(target=_report, args=(sender, config, column, arch, data))
     process.start()
     sender.close()
     try:
@@ -276,7 +297,7 @@ def _in_a_process(config: str, column: str, arch: str, limit: float) -> str:
         process.join()
 
 
-def _report(sender: Connection, config: str, column: str, arch: str) -> None:
+def _report(sender: Connection, config: str, column: str, arch: str, data: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.chdir(_zoo().parent)  # some configs name their teacher's by a path from there
     torch.set_num_threads(1)  # others would be those of the process before the fork
@@ -284,23 +305,30 @@ def _report(sender: Connection, config: str, column: str, arch: str) -> None:
     MMLogger.get_instance('zoo', log_level='ERROR')  # no lines about each initialised weight
     # As in a training on one GPU: mmcv's SyncBN asks for its group as soon as it is built.
     dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-    sender.send(_outcome(config, column, arch))
+    with contextlib.redirect_stdout(io.StringIO()):  # what pycocotools prints
+        outcome = _outcome(config, column, arch, data)
+    sender.send(outcome)
 
 
-def _outcome(config: str, column: str, arch: str) -> str:
+def _outcome(config: str, column: str, arch: str, data: str) -> str:
     for size in SIZES:
         try:
-            try_model(COLUMNS[column](Config.fromfile(_zoo() / config), arch), size)
+            cfg = COLUMNS[column](Config.fromfile(_zoo() / config), arch, data)
+            try_model(cfg, size, load=column == OWN_DATA)
         except UsageError as error:
-            return f'{REFUSED}{error}'
+            return f'{REFUSED}{_without_folders(str(error))}'
         except Exception as error:  # whatever any of MMDetection's models may raise is a result
             last = traceback.extract_tb(error.__traceback__)[-1]
             text = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'
-            text = re.sub(r'/\S*/', '', text)[:200]  # no paths of this machine
-            outcome = f'{text} ({Path(last.filename).name}, {last.name})'
+            outcome = f'{_without_folders(text)[:200]} ({Path(last.filename).name}, {last.name})'
         else:
             return PASSED
     return outcome
+
+
+def _without_folders(text: str) -> str:
+    """A message without the absolute paths of this machine: of each the name alone."""
+    return re.sub(r'(?<!\S)/\S*/', '', text)
 
 
 def _write_language_model(path: str) -> None:

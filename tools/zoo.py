@@ -1,8 +1,10 @@
 """Try FishNet in the configs that MMDetection ships, and put the tables into docs/zoo.md.
 
-Without arguments one config of each family is tried, with --all the others after them. Outcomes are
-kept in a file, so that an interrupted run can be continued; remove the file to start anew. With the
-names of configs or families the page is not written. Some families need more packages:
+Without arguments one config of each family; with --all the others after that. Outcomes are kept, so
+that a run that was ended goes on where it was; remove the file to start anew. Two processes share
+the work with --part 1/2 and --part 2/2. Runs of named configs or families, and parts, do not write
+the page: the same command without a part does, in seconds if all is kept. Single families need
+more:
 `pip install -r requirements/zoo.txt`.
 """
 
@@ -18,6 +20,12 @@ from mmfish.errors import UsageError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def part(text: str) -> slice:
+    """Which configs ``2/3`` stands for: every third, beginning with the second."""
+    k, n = map(int, text.split('/'))
+    return slice(k - 1, None, n)
+
+
 def main() -> None:
     """Read the command line, try the configs and write the page."""
     parser = argparse.ArgumentParser(
@@ -25,6 +33,9 @@ def main() -> None:
     )
     parser.add_argument('configs', nargs='*', help="paths below MMDetection's configs, or families")
     parser.add_argument('--all', action='store_true', help='every config, after one of each family')
+    parser.add_argument(
+        '--part', metavar='K/N', type=part, help='only every Nth config, beginning with the Kth'
+    )
     parser.add_argument('--arch', default='fishnet77', help='of FishNet (fishnet77)')
     parser.add_argument(
         '--limit', type=float, default=600, help='seconds for a config and a column (600)'
@@ -36,6 +47,7 @@ def main() -> None:
         '--out', type=Path, default=ROOT / 'docs/zoo.md', help='the page (docs/zoo.md)'
     )
     args = parser.parse_args()
+    options = dict(arch=args.arch, limit=args.limit)
 
     configs = list(zoo_configs())
     if args.configs:
@@ -46,6 +58,10 @@ def main() -> None:
                 "expected paths below MMDetection's configs, such as retinanet or "
                 'retinanet/retinanet_r50'
             )
+    if args.part:
+        for _ in run_zoo(configs[args.part], args.results, **options):
+            pass
+        return
     totals = len(by_family(configs)), len(configs)
     families: dict[str, dict[str, str]] = {}
 
@@ -54,7 +70,6 @@ def main() -> None:
             outcomes = read_results(args.results, args.arch)
             fill_page(args.out, zoo_tables(families, outcomes, totals))
 
-    options = dict(arch=args.arch, limit=args.limit)
     for config, outcome in run_zoo(configs, args.results, one_per_family=True, **options):
         families[config] = outcome
         update_page()

@@ -1,7 +1,8 @@
 """What a config can be tried with where there is no data set and no network: made-up images.
 
 Most of them are `mmdet.testing`'s. Here is what it does not make: targets of the classes that a
-model has, labels for ReID, lanes, and the branches of semi-supervised training.
+model has, labels for ReID, lanes, and the branches of semi-supervised training; and a small data
+set for pipelines to load.
 """
 
 from typing import Any
