@@ -1,6 +1,5 @@
 """Annotations in COCO's format and their images, wherever a folder has them."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfish.datasets.annotations import check_entries
+from mmfish.datasets.split import is_validation
 from mmfish.errors import DataError, MissingDataError, UsageError
 
 # The words that name a split, in the names of files and folders.
@@ -183,12 +183,6 @@ def without_mask(split: Split) -> int:
     return sum(not annotation.get('segmentation') for annotation in split.content['annotations'])
 
 
-def in_val(file_name: str, val_fraction: float) -> bool:
-    """Whether an image is for validation: by the hash of its name, so always the same images."""
-    digest = hashlib.sha256(file_name.encode()).digest()
-    return int.from_bytes(digest[:8], 'big') / 2**64 < val_fraction
-
-
 def role_of(path: str) -> str | None:
     """The split that a relative path names, its last part first; None if none or several do."""
     for part in reversed(Path(path).parts):
@@ -276,7 +270,9 @@ def _halves(split: Split, val_fraction: float) -> dict[str, Split]:
     images = split.content['images']
     halves = {}
     for role in ('train', 'val'):
-        chosen = [i for i in images if in_val(i['file_name'], val_fraction) == (role == 'val')]
+        chosen = [
+            i for i in images if is_validation(i['file_name'], val_fraction) == (role == 'val')
+        ]
         if not chosen:
             raise UsageError(
                 f'--val-fraction {val_fraction:g} leaves no image of the {len(images)} of '
