@@ -14,8 +14,8 @@ from mmfish.config.own_data import own_data
 from mmfish.config.paths import config_folder, dicts
 from mmfish.config.plug_in import plug_in
 from mmfish.datasets.annotations import check_annotation_files
-from mmfish.datasets.find import in_val
 from mmfish.datasets.layouts import check_data, set_data_root
+from mmfish.datasets.split import is_validation
 from mmfish.errors import DataError, MissingDataError, UsageError
 
 MASKS = str(config_folder() / 'mask_rcnn_fishnet150_fpn_coco.py')
@@ -127,7 +127,7 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path):
             images = json.loads(file.read_text())['images']
             halves[count][split] = {image['file_name'] for image in images}
         check(cfg, len(halves[count]['train']), len(halves[count]['val']))
-        assert halves[count]['val'] == {name for name in names[:count] if in_val(name, 0.3)}
+        assert halves[count]['val'] == {name for name in names[:count] if is_validation(name, 0.3)}
         assert halves[count]['train'] | halves[count]['val'] == set(names[:count])
         assert not halves[count]['train'] & halves[count]['val']
     assert halves[12]['val'] <= halves[20]['val']
@@ -136,7 +136,7 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path):
 
 
 def test_the_share_of_validation_is_about_the_fraction():
-    assert 0.18 < sum(in_val(f'{i}.png', 0.2) for i in range(5000)) / 5000 < 0.22
+    assert 0.18 < sum(is_validation(f'{i}.png', 0.2) for i in range(5000)) / 5000 < 0.22
 
 
 def rewritten(folder, change, splits=('train', 'val')):
