@@ -4,6 +4,8 @@ Importing mmfish makes ``type='FishNet'`` known to every OpenMMLab package;
 ``type='mmfish.FishNet'`` works without any import.
 """
 
+from importlib import import_module
+
 from mmfish.stack import check_stack, load_ops
 
 check_stack()
@@ -19,4 +21,11 @@ from mmfish.version import __version__  # noqa: E402
 
 publish()
 
-__all__ = ['__version__', 'config_path', 'fuse', 'plug_in']
+__all__ = ['__version__', 'config_path', 'export', 'fuse', 'plug_in']
+
+
+def __getattr__(name: str) -> object:
+    # Exporting takes all of MMDetection and MMPretrain, which no other use of this package needs.
+    if name == 'export':
+        return import_module('mmfish.deploy').export
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -24,6 +24,7 @@ FLOORS = (
     ('datasets',),
     ('config',),
     ('engine',),
+    ('deploy',),
     ('cli',),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
