@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -237,6 +238,12 @@ def _compare(graph: nn.Module, file: Path, size: tuple[int, int], empty: bool, h
         )
 
 
+def _gap(scores: np.ndarray) -> float:
+    """A threshold that 5 to 20 of falling scores exceed, as far from the nearest as there is."""
+    around = [(a - b, (a + b) / 2) for a, b in pairwise(scores[:21].tolist())]
+    return float(np.float32(max(around[4:] or around or [(0, 0)])[1]))
+
+
 def _compare_detections(
     graph: DetectorGraph, file: Path, picture: np.ndarray, empty: bool, tolerance: dict[str, float]
 ) -> str | None:
@@ -246,19 +253,7 @@ def _compare_detections(
         graph.test_cfg.score_thr = threshold
         return inference_detector(graph.model, picture[..., ::-1].copy()).pred_instances.numpy()
 
-    scores = predict(0).scores
-    if empty:
-        threshold = 1.0
-    else:  # about 20 objects, and the threshold where no score is near
-        candidates = range(min(5, len(scores) - 1), min(20, len(scores)))
-        threshold = (
-            max(((scores[i - 1] - scores[i], (scores[i - 1] + scores[i]) / 2) for i in candidates))[
-                1
-            ]
-            if candidates
-            else 0
-        )
-    threshold = float(np.float32(threshold))
+    threshold = 1.0 if empty else _gap(predict(0).scores)
     expected = predict(threshold)
     proto = onnx.load(file)
     (tensor,) = (t for t in proto.graph.initializer if t.name == 'score_thr')
