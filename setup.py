@@ -82,6 +82,6 @@ setup(
     cmdclass={'build_py': BuildWithMim},
     extras_require={
         name: requirements(name)
-        for name in ('onedl', 'openmmlab', 'weights', 'digits', 'zoo', 'dev')
+        for name in ('onedl', 'openmmlab', 'weights', 'digits', 'zoo', 'export', 'dev')
     },
 )

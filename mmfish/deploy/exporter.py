@@ -42,7 +42,14 @@ SIZES = ((300, 300), (240, 320), (375, 250))
 TOLERANCE = dict(boxes=0.01, scores=1e-4, masks=1e-3)
 HALF_TOLERANCE = dict(boxes=2.0, scores=0.02, masks=0.1)
 # Transforms that leave the image as it is.
-NOT_OF_IMAGES = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'PackInputs')
+NOT_OF_IMAGES = (
+    'LoadImageFromFile',
+    'LoadImageFromNDArray',
+    'InferencerLoader',
+    'LoadAnnotations',
+    'PackDetInputs',
+    'PackInputs',
+)
 
 
 def export(
@@ -251,7 +258,8 @@ def _compare_detections(
 
     def predict(threshold: float):
         graph.test_cfg.score_thr = threshold
-        return inference_detector(graph.model, picture[..., ::-1].copy()).pred_instances.numpy()
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            return inference_detector(graph.model, picture[..., ::-1].copy()).pred_instances.numpy()
 
     threshold = 1.0 if empty else _gap(predict(0).scores)
     expected = predict(threshold)

@@ -274,7 +274,7 @@ def _onnxruntime(file: str) -> tuple[dict[str, str], Runner]:
 def _openvino(file: str) -> tuple[dict[str, str], Runner]:
     core = openvino.Core()
     model = core.read_model(file)
-    metadata = {name: value.astype(str) for name, value in model.get_rt_info('framework').items()}
+    metadata = model.get_rt_info('framework').value
     # Without this it computes in bfloat16 where the processor can.
     compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return metadata, lambda image: [array.copy() for array in compiled(image).values()]

