@@ -21,11 +21,12 @@ from mmfish.version import __version__  # noqa: E402
 
 publish()
 
-__all__ = ['__version__', 'config_path', 'fuse', 'own_data', 'plug_in']
+__all__ = ['__version__', 'config_path', 'export', 'fuse', 'own_data', 'plug_in']
+# These take MMDetection's data sets and models, which take seconds to import and print notices.
+LAZY = dict(own_data='mmfish.config.own_data', export='mmfish.deploy')
 
 
 def __getattr__(name: str) -> object:
-    # MMDetection's data sets take seconds to import, and print notices of packages that they lack.
-    if name == 'own_data':
-        return import_module('mmfish.config.own_data').own_data
+    if name in LAZY:
+        return getattr(import_module(LAZY[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

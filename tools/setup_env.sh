@@ -155,7 +155,7 @@ check_stack torchvision_problem || fail "or remove $VENV and try again."
 step 4 'The OpenMMLab stack and the tools for development'
 # All but mmcv, so that whatever can fail quickly fails before its ops are compiled.
 install -r "$build_pins" -r requirements/dev.txt -r requirements/weights.txt \
-    -r requirements/digits.txt -r requirements/convert.txt \
+    -r requirements/digits.txt -r requirements/convert.txt -r requirements/export.txt \
     $(grep -v -e "^$mmcv==" -e '^#' "$line_pins")
 # Without the libraries of a desktop the GUI build of OpenCV does not load: the headless one,
 # which mmdet brings along, puts its files in the same place.
