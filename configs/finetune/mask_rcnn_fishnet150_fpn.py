@@ -18,7 +18,7 @@ model = dict(
     # The adapter normalises FishNet's levels, which otherwise give huge gradients at first.
     neck=[
         dict(type='mmfish.FishHeadAdapter', in_channels=[320, 832, 1600, 2112]),
-        dict(type='FPN', in_channels=[256, 256, 256, 256], out_channels=256, num_outs=5),
+        dict(type='FPN', in_channels=[320, 832, 1600, 2112], out_channels=256, num_outs=5),
     ],
 )
 
