@@ -1,6 +1,7 @@
 """From a run or a checkpoint and a user's images to pictures and predictions.json."""
 
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def results(out):
 
 def test_of_a_run_the_best_checkpoint_is_taken_or_the_last(tmp_path):
     text = "model = dict(type='A', parts=[dict({'x.y': 1}), dict(z=(1, None))])\n"
-    for name in ('iter_20.pth', 'iter_10.pth'):  # the newest by time is not the last one
-        saved(tmp_path / name, text)
+    for second, name in enumerate(('iter_20.pth', 'iter_10.pth')):  # the newest is not the last one
+        os.utime(saved(tmp_path / name, text), (second, second))
     assert find_model(tmp_path)[1] == str(tmp_path / 'iter_10.pth')
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_20.pth')
     assert find_model(tmp_path)[1] == str(tmp_path / 'iter_20.pth')
@@ -238,7 +239,11 @@ def test_a_checkpoint_of_other_classes_is_refused(run_folder, photos, tmp_path):
     [
         (dict(model='gone'), CheckpointError, 'there is no gone'),
         (dict(model='{photos}'), CheckpointError, 'photos has no checkpoint in it'),
-        (dict(model='{photos}/notes.txt'), CheckpointError, r'notes\.txt .*no checkpoint'),
+        (
+            dict(model='{photos}/notes.txt'),
+            CheckpointError,
+            r'notes\.txt cannot be read as a checkpoint',
+        ),
         (dict(model='{bare}'), CheckpointError, r'bare\.pth has no config.*--config CONFIG'),
         (dict(model='{here}/test_predict.py'), CheckpointError, 'is a config.*as MODEL'),
         (dict(config='gone.py'), ConfigError, r'there is no config gone\.py'),
