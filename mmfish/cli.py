@@ -128,11 +128,22 @@ class CfgOptions(argparse.Action):
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that change a config: ``--backbone`` and ``--cfg-options``.
+    """Add the arguments that change a config: data set, backbone and single settings.
 
     Args:
         parser: changed in place.
     """
+    parser.add_argument(
+        '--data-root',
+        metavar='FOLDER',
+        help='the folder of your data set: its classes are read from its annotations',
+    )
+    parser.add_argument(
+        '--val-fraction',
+        type=float,
+        metavar='SHARE',
+        help='with --data-root: how much of one annotation file is kept for validation, e.g. 0.2',
+    )
     parser.add_argument(
         '--backbone',
         metavar='ARCH',
@@ -155,17 +166,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         parser: changed in place.
     """
     parser.add_argument('--work-dir', help='for logs and checkpoints (work_dirs/<config name>)')
-    parser.add_argument(
-        '--data-root',
-        metavar='FOLDER',
-        help='the folder of your data set: its classes are read from its annotations',
-    )
-    parser.add_argument(
-        '--val-fraction',
-        type=float,
-        metavar='SHARE',
-        help='with --data-root: how much of one annotation file is kept for validation, e.g. 0.2',
-    )
     add_config_arguments(parser)
     parser.add_argument(
         '--channels-last',
@@ -334,14 +334,11 @@ def add_print_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_config(args: argparse.Namespace) -> None:
-    """Print a complete config, and what its options changed."""
+    """Print a config as train would run it, and what the options changed."""
     from mmfish.config.paths import read_config
-    from mmfish.config.plug_in import config_diff, plug_in
+    from mmfish.config.plug_in import config_diff
 
-    before = read_config(args.config)
-    after = plug_in(before, args.backbone) if args.backbone else read_config(args.config)
-    if args.cfg_options:
-        after.merge_from_dict(args.cfg_options)
+    before, after = read_config(args.config), _load_config(args)
     texts = before.pretty_text, after.pretty_text  # to format them takes seconds
     print(texts[1])
     print(config_diff(*texts, args.config))
@@ -368,11 +365,10 @@ def check(args: argparse.Namespace) -> None:
         from mmengine.logging import MMLogger
 
         from mmfish.config.validation import validate_config
-        from mmfish.engine.run import load_config
         from mmfish.engine.trial import describe_machine, try_model, try_ops
     for name, value in describe_machine().items():
         print(f'{name}: {value}')
-    devices = ['cpu', *['cuda'] * torch.cuda.is_available()]
+    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
     for device in devices:
         try_ops(device)
         print(f'compiled ops of mmcv on {device}: work')
@@ -380,7 +376,7 @@ def check(args: argparse.Namespace) -> None:
         return
     # Of every parameter MMEngine logs how it was initialised.
     MMLogger.get_current_instance().setLevel('WARNING')
-    cfg = load_config(args.config, backbone=args.backbone, cfg_options=args.cfg_options)
+    cfg = _load_config(args)
     validate_config(cfg)
     with _explained(f'the model of {args.config} does not work on {devices[-1]}'):
         trial = try_model(cfg, device=devices[-1])
@@ -516,16 +512,17 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _load_config(args: argparse.Namespace) -> Any:
+    # print-config and check have no runs, so they lack the arguments for one.
     from mmfish.engine.run import load_config
 
     return load_config(
         args.config,
         backbone=args.backbone,
-        work_dir=args.work_dir,
+        work_dir=getattr(args, 'work_dir', None),
         data_root=args.data_root,
         val_fraction=args.val_fraction,
         cfg_options=args.cfg_options,
-        launcher=args.launcher,
+        launcher=getattr(args, 'launcher', 'none'),
     )
 
 

@@ -15,6 +15,7 @@ import mmdet.datasets.transforms
 from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset
 from mmdet.datasets.base_video_dataset import BaseVideoDataset
 from mmdet.evaluation import CocoMetric
+from mmdet.models.roi_heads.bbox_heads import MultiInstanceBBoxHead
 from mmdet.visualization import get_palette
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -111,9 +112,10 @@ def own_data(
     splits = find_splits(root, fraction)
     classes = agree_on_classes(splits)
     masks = _check_tasks(cfg, splits, root)
+    _check_heads(cfg, len(classes))
     for split in splits.values():
         if split.changed:
-            _write(split, cfg)
+            _write(split, cfg, root, fraction)
     for name in LOADERS:
         if cfg.get(f'{name}_dataloader'):
             split = splits.get(name, splits['val'])
@@ -192,7 +194,8 @@ def _check_tasks(cfg: Config, splits: Mapping[str, Split], root: str) -> bool:
         Whether the config learns masks.
 
     Raises:
-        UsageError: it learns masks or segmentation maps, which the data set does not have.
+        UsageError: it learns masks, segmentation maps or from proposals, which the data set does
+            not have.
     """
     stock = mmdet.datasets.transforms
     found = [dataset for dataset, _ in data_sets(cfg, ('train',))]
@@ -201,6 +204,12 @@ def _check_tasks(cfg: Config, splits: Mapping[str, Split], root: str) -> bool:
         kind = component(step.get('type'), TRANSFORMS, cfg.get('default_scope'))
         if isinstance(kind, type) and issubclass(kind, stock.LoadAnnotations):
             loading.append((step, kind))
+        if isinstance(kind, type) and issubclass(kind, stock.LoadProposals):
+            raise UsageError(
+                f'{_name(cfg)} learns from proposals in a file, which --data-root does not have: '
+                'take a config that makes its own, such as '
+                'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+            )
     panoptic = any(issubclass(kind, stock.LoadPanopticAnnotations) for _, kind in loading)
     maps = any(step.get('with_seg') for step, _ in loading)
     if panoptic or (maps and not all(_maps(dataset, root) for dataset in found)):
@@ -221,6 +230,16 @@ def _check_tasks(cfg: Config, splits: Mapping[str, Split], root: str) -> bool:
                 + _suggestion(cfg, TO_BOXES, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
             )
     return masks
+
+
+def _check_heads(cfg: Config, classes: int) -> None:
+    with model_registry(cfg) as registry:
+        kinds = [component(part.get('type'), registry) for part in dicts(cfg.get('model'))]
+    if classes > 1 and MultiInstanceBBoxHead in kinds:
+        raise UsageError(
+            f'{_name(cfg)} has a MultiInstanceBBoxHead, which works for one class only, and '
+            f'--data-root finds {classes}: take another detector'
+        )
 
 
 def _suggestion(cfg: Config, names: Sequence[tuple[str, str]], default: str) -> str:
@@ -250,13 +269,20 @@ def _suggestion(cfg: Config, names: Sequence[tuple[str, str]], default: str) -> 
     return default
 
 
-def _write(split: Split, cfg: Config) -> None:
+def _write(split: Split, cfg: Config, root: str, fraction: float | None) -> None:
     """Write a split's annotations into the work directory, where its ``file`` then is.
 
-    Every rank writes the same text, and never leaves half of it for another to read.
+    Every rank writes the same text, and never leaves half of it for another to read. The share for
+    validation is in the name, so that a test with another one changes no training's files.
     """
     default = f'work_dirs/{Path(cfg.filename).stem}' if cfg.filename else 'work_dirs'
-    path = Path(cfg.get('work_dir') or default, 'own_data', f'{split.role}.json').absolute()
+    name = split.role if fraction is None else f'{split.role}_{fraction:g}'
+    path = Path(cfg.get('work_dir') or default, 'own_data', f'{name}.json').absolute()
+    if path.is_relative_to(Path(root).absolute()):
+        raise UsageError(
+            '--data-root: annotations have to be rewritten, and the work directory lies in '
+            f'{root}, which stays as it is: name another one with --work-dir'
+        )
     text = json.dumps(split.content)
     if not path.is_file() or path.read_text(encoding='utf-8') != text:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -312,6 +338,8 @@ def _set_files(
         dataset['type'] = 'mmdet.CocoDataset'
     for key in ('indices', 'caption_prompt', 'proposal_file'):
         dataset.pop(key, None)
+    for step in dicts(dataset.get('pipeline')):
+        step.pop('backend_args', None)  # of the storage that the config's own images are in
     dataset['data_root'] = root
     dataset['ann_file'] = _within(split.file, root)
     maps = _maps(dataset, root)
@@ -332,9 +360,10 @@ def _maps(dataset: ConfigDict, root: str) -> str | None:
 
 def _within(path: str, root: str) -> str:
     """A path as MMDetection wants it, relative to ``data_root`` if it lies in it."""
-    relative = os.path.relpath(path, root)
-    if relative.startswith(os.pardir):
-        return os.path.abspath(path)
+    path, home = (Path(os.path.abspath(each)) for each in (path, root))
+    if not path.is_relative_to(home):
+        return str(path)
+    relative = path.relative_to(home).as_posix()
     return '' if relative == os.curdir else relative
 
 

@@ -92,7 +92,10 @@ def _check_model(
         registry: which its parts are built from.
         all_used: whether every parameter has to get a gradient.
     """
-    fish = fishnet_on_meta(model['backbone'], component(model['backbone']['type'], registry))
+    try:
+        fish = fishnet_on_meta(model['backbone'], component(model['backbone']['type'], registry))
+    except ConfigError as error:
+        raise ConfigError(f'{name}.backbone: {error}') from error
     arch = fish.arch if isinstance(fish.arch, str) else 'a dict'
     source = f'FishNet with arch={arch} and out_indices={fish.out_indices}'
     levels = levels_of(fish, fish.in_channels).tensors()

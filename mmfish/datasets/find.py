@@ -155,6 +155,8 @@ def agree_on_classes(splits: Mapping[str, Split]) -> tuple[str, ...]:
             or not _is_placeholder(category, categories[:i] + categories[i + 1 :], used_names)
         ]
         names[role] = [category['name'] for category in kept]
+        if not kept:
+            raise DataError(f'{split.file} has no category with objects: expected is one at least')
         name, count = Counter(names[role]).most_common(1)[0]
         if count > 1:
             raise DataError(
@@ -202,12 +204,12 @@ def _annotation_files(root: str) -> dict[str, str]:
                 by_role.setdefault(role_of(name), []).append(str(path))
     unnamed = by_role.pop(None, [])
     if 'train' not in by_role and unnamed:
-        if len(unnamed) > 1:
-            unnamed = [file for file in unnamed if _may_be_coco(file)] or unnamed
         by_role['train'] = unnamed
     files = {}
     for role in ('train', 'val', 'test'):
         candidates = by_role.get(role, [])
+        if len(candidates) > 1:
+            candidates = [file for file in candidates if _may_be_coco(file)] or candidates
         if len(candidates) > 1:
             instances = [f for f in candidates if os.path.basename(f).startswith('instances_')]
             candidates = instances if len(instances) == 1 else candidates
@@ -294,7 +296,9 @@ def _is_placeholder(
         return False
     if name.strip('_ ').lower() == 'background':
         return name not in used_names
-    return all(other.get('supercategory') == name for other in others)
+    # Used in one file, a category that stands for all others is a class in the other files too.
+    named = name not in used_names or any(other['name'] == name for other in others)
+    return named and all(other.get('supercategory') == name for other in others)
 
 
 def _other_classes(

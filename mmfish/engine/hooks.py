@@ -1,8 +1,11 @@
 """Hooks for the paper's recipe, for fast testing, and for weights that have to fit."""
 
+import logging
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
@@ -86,6 +89,8 @@ class CheckWeightsHook(Hook):
         # As MMEngine does when it loads.
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
+        if self.whole:
+            _check_class_order(runner, checkpoint)
         fishnets = {name: m for name, m in model.named_modules() if isinstance(m, FishNet)}
         if not fishnets:
             return
@@ -97,6 +102,26 @@ class CheckWeightsHook(Hook):
             for name, fishnet in fishnets.items():
                 check_fit(fishnet, _weights_of(name, state_dict), source, "the config's backbone")
         check_numbers(state_dict, source)
+
+
+def _check_class_order(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Warn where a checkpoint has learned the classes of the data set in another order.
+
+    The shapes fit, and every object would get another class's name.
+    """
+    learned = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes') or ()
+    loop = runner.train_loop or runner.test_loop
+    dataset = loop.dataloader.dataset if loop else None
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    if list(learned) != list(classes) and sorted(learned) == sorted(classes):
+        print_log(
+            f'The checkpoint has learned the classes {", ".join(learned)} in this order, and the '
+            f'data set has {", ".join(classes)}, so that names are wrong and AP is low: give '
+            'metainfo of the data set, or the categories of its annotations, the order of the '
+            'checkpoint',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _weights_of(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path):
         assert sorted(path for path in (tmp_path / 'data').rglob('*')) == before
         halves[count] = {}
         for split in ('train', 'val'):
-            file = tmp_path / f'work/own_data/{split}.json'
+            file = tmp_path / f'work/own_data/{split}_0.3.json'
             assert cfg[f'{split}_dataloader'].dataset.ann_file == str(file)
             images = json.loads(file.read_text())['images']
             halves[count][split] = {image['file_name'] for image in images}
@@ -132,7 +132,7 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path):
         assert not halves[count]['train'] & halves[count]['val']
     assert halves[12]['val'] <= halves[20]['val']
     assert halves[12]['train'] <= halves[20]['train']
-    assert cfg.val_evaluator.ann_file == str(tmp_path / 'work/own_data/val.json')
+    assert cfg.val_evaluator.ann_file == str(tmp_path / 'work/own_data/val_0.3.json')
 
 
 def test_the_share_of_validation_is_about_the_fraction():
@@ -158,7 +158,9 @@ def test_ids_of_categories_may_have_holes(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['background', '_background_', 'animals', 'cat'])
-def test_a_category_that_a_tool_writes_in_front_is_no_class(tmp_path, name):
+def test_a_category_that_a_tool_writes_in_front_is_no_class(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
     def change(data):
         for category in data['categories']:
             category['supercategory'] = name
@@ -180,6 +182,48 @@ def test_a_category_in_front_that_a_tool_writes_is_left_out_of_the_files_if_it_m
 
     monkeypatch.chdir(tmp_path)
     check(own_data(MASKS, rewritten(own_folder(tmp_path / 'data'), change)))
+
+
+def test_a_class_after_which_the_others_are_named_may_lack_objects_in_one_file(tmp_path):
+    def change(data):
+        for category in data['categories']:
+            category['supercategory'] = 'cat'
+        data['annotations'] = [a for a in data['annotations'] if a['category_id'] != 1]
+
+    cfg = own_data(MASKS, rewritten(own_folder(tmp_path), change, splits=('val',)))
+    assert cfg.val_dataloader.dataset.metainfo.classes == CLASSES
+
+
+def test_other_json_files_beside_the_annotations_are_left_alone(tmp_path):
+    own_folder(tmp_path)
+    write(tmp_path / 'train2017/train_0.json', dict(shapes=[], imagePath='train0.png'))
+    write(tmp_path / 'val_results.json', [dict(image_id=1)])
+    check(own_data(MASKS, tmp_path))
+
+
+def test_annotations_are_not_rewritten_into_the_folder(tmp_path):
+    cfg = Config.fromfile(MASKS)
+    cfg.work_dir = str(tmp_path / 'data/run')
+    rewritten(own_folder(tmp_path / 'data'), lambda d: d['categories'].reverse(), splits=('val',))
+    with pytest.raises(UsageError, match='name another one with --work-dir'):
+        own_data(cfg, tmp_path / 'data')
+
+
+@pytest.mark.parametrize(
+    ('config', 'sentence'),
+    [
+        ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco.py', 'learns from proposals in a file'),
+        ('crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py', 'works for one class only.*3'),
+    ],
+)
+def test_detectors_that_cannot_learn_the_data_are_refused(folder, config, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        own_data(f'mmdet::{config}', folder)
+
+
+def test_images_are_read_from_the_folder_whatever_storage_the_config_names(folder):
+    cfg = own_data('mmdet::dsdl/openimagesv6.py', folder)
+    assert not any('backend_args' in step for step in cfg.train_dataloader.dataset.pipeline)
 
 
 def test_a_background_with_objects_is_a_class(tmp_path):
@@ -243,7 +287,6 @@ CONFIGS = (
     'openimages/ssd300_32xb8-36e_openimages.py',
     'openimages/faster-rcnn_r50_fpn_32xb2-cas-1x_openimages.py',
     'objects365/retinanet_r50_fpn_1x_objects365v1.py',
-    'crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py',
     'ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
     'lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py',
     'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
@@ -385,7 +428,7 @@ BAD = {
     ),
     'no file_name': (edit(part='images', file_name=''), {}, DataError, "file_name ''"),
     'several files for a split': (
-        put(ANNOTATIONS.format('train_more_'), '{}'),
+        put(ANNOTATIONS.format('train_more_'), '{"images": [], "categories": []}'),
         {},
         UsageError,
         'several annotation files for train',

@@ -24,13 +24,17 @@ def test_a_larger_part_has_all_images_of_a_smaller_one():
     assert small < large
 
 
-def test_only_the_stem_of_the_name_counts():
+def test_neither_the_ending_nor_the_kind_of_slash_counts():
     for name in NAMES[:50]:
-        expected = is_validation(name, 0.5)
-        assert is_validation(f'some/folder/{name[:-4]}.png', 0.5) == expected
+        expected = is_validation(f'folder/{name}', 0.5)
+        assert is_validation(f'folder\\{name[:-4]}.png', 0.5) == expected
 
 
-def test_the_split_is_that_of_the_sha256_of_the_stem():
+def test_images_of_one_name_in_several_folders_are_divided():
+    assert len({is_validation(f'{i:03d}/image.png', 0.5) for i in range(20)}) == 2
+
+
+def test_the_split_is_that_of_the_sha256_of_the_name():
     # The first hexadecimal digit says in which sixteenth of all images one is.
     for name in NAMES[:100]:
         first = int(sha256(name[:-4].encode()).hexdigest()[0], 16)

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from mmfish.engine import ChannelsLastRunner, CheckWeightsHook, FuseHook, StopGradClipHook
 from mmfish.errors import CheckpointError
@@ -189,3 +189,32 @@ def test_teacher_and_student_may_start_from_a_single_detector(tmp_path):
             without(weights, 'backbone.stem.0.weight'),
             whole=False,
         )
+
+
+@pytest.mark.parametrize(('classes', 'warned'), [(('dog', 'cat'), True), (('cat', 'dog'), False)])
+def test_classes_in_another_order_than_the_checkpoint_has_learned_are_a_warning(
+    tmp_path, caplog, classes, warned
+):
+    class Data(Dataset):
+        def __init__(self):
+            self.metainfo = dict(classes=classes)
+
+        def __len__(self):
+            return 1
+
+    model = Detector(nn.Linear(1, 1))
+    meta = dict(dataset_meta=dict(classes=('cat', 'dog')))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'weights.pth')
+    runner = Runner(
+        model=model,
+        work_dir=str(tmp_path),
+        default_hooks=dict(logger=None),
+        custom_hooks=[CheckWeightsHook(whole=True)],
+        test_dataloader=DataLoader(Data()),
+        test_evaluator=Evaluator([]),
+        test_cfg=dict(),
+        experiment_name=f'{tmp_path.name}-{warned}',
+    )
+    runner.logger.addHandler(caplog.handler)
+    runner.load_checkpoint(str(tmp_path / 'weights.pth'))
+    assert ('learned the classes cat, dog in this order' in caplog.text) == warned

@@ -54,7 +54,8 @@ class AtomicFileBackend(LocalBackend):
         """Remove what has been noted, and forget it."""
         for path in self.outdated:
             remove = super().rmtree if self.isdir(path) else super().remove
-            remove(path)
+            with contextlib.suppress(FileNotFoundError):  # the user may have been faster
+                remove(path)
         self.outdated.clear()
 
 
