@@ -235,7 +235,7 @@ def test(args: argparse.Namespace) -> None:
     from mmfish.engine.run import run_test
 
     run_test(
-        _load_config(args),
+        _load_config(args, training=False),
         args.checkpoint,
         out=args.out,
         show=args.show,
@@ -511,7 +511,7 @@ def _explained(what: str) -> Iterator[None]:
         sys.exit(f'mmfish: {what} ({type(error).__name__}: {reason}); see the traceback above')
 
 
-def _load_config(args: argparse.Namespace) -> Any:
+def _load_config(args: argparse.Namespace, *, training: bool = True) -> Any:
     # print-config and check have no runs, so they lack the arguments for one.
     from mmfish.engine.run import load_config
 
@@ -521,6 +521,7 @@ def _load_config(args: argparse.Namespace) -> Any:
         work_dir=getattr(args, 'work_dir', None),
         data_root=args.data_root,
         val_fraction=args.val_fraction,
+        training=training,
         cfg_options=args.cfg_options,
         launcher=getattr(args, 'launcher', 'none'),
     )

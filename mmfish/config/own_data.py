@@ -63,6 +63,7 @@ def own_data(
     root: str | os.PathLike,
     *,
     val_fraction: float | str | None = None,
+    training: bool = True,
 ) -> Config:
     """Fit a config of MMDetection to the data set in a folder: its files and its classes.
 
@@ -82,6 +83,7 @@ def own_data(
         root: the folder of the data set.
         val_fraction: for a folder with one annotation file: how many of the images are for
             validation, between 0 and 1. An image stays in its half when others are added.
+        training: False for a folder to test with: any one split is enough.
 
     Returns:
         A new config.
@@ -109,7 +111,7 @@ def own_data(
             )
         set_data_root(cfg, root)
         return cfg
-    splits = find_splits(root, fraction)
+    splits = find_splits(root, fraction, training=training)
     classes = agree_on_classes(splits)
     masks = _check_tasks(cfg, splits, root)
     _check_heads(cfg, len(classes))
@@ -118,7 +120,7 @@ def own_data(
             _write(split, cfg, root, fraction)
     for name in LOADERS:
         if cfg.get(f'{name}_dataloader'):
-            split = splits.get(name, splits['val'])
+            split = next(splits[role] for role in (name, 'val', *splits) if role in splits)
             _set_loader(cfg, name, split, classes, root)
             if cfg.get(f'{name}_evaluator'):
                 _set_evaluator(cfg, name, split, masks)

@@ -53,13 +53,16 @@ class Split:
     changed: bool = False
 
 
-def find_splits(root: str, val_fraction: float | None = None) -> dict[str, Split]:
+def find_splits(
+    root: str, val_fraction: float | None = None, *, training: bool = True
+) -> dict[str, Split]:
     """Find the splits of a data set, each an annotation file and the folder of its images.
 
     Args:
         root: the folder of the data set.
         val_fraction: how many of the images of the only annotation file become the split 'val',
             between 0 and 1. Whether an image does depends on its name alone.
+        training: whether 'train' and 'val' are needed; without it one split is enough.
 
     Returns:
         The splits by their roles: 'train' and 'val', and 'test' if there is one with annotations.
@@ -74,7 +77,7 @@ def find_splits(root: str, val_fraction: float | None = None) -> dict[str, Split
         found = 'is a file' if os.path.exists(root) else 'is not there'
         raise MissingDataError(f'the folder of the data set, {root}, {found}: {EXPECTED}')
     files = _annotation_files(root)
-    if 'train' not in files:
+    if 'train' not in files and (training or val_fraction is not None or not files):
         has = f'has annotations for {" and ".join(files)} only' if files else 'has no annotations'
         raise MissingDataError(f'the data set in {root} {has}: {EXPECTED}')
     if 'val' in files and val_fraction is not None:
@@ -82,7 +85,7 @@ def find_splits(root: str, val_fraction: float | None = None) -> dict[str, Split
             f'--val-fraction is for a data set with one annotation file, and {root} has one for '
             f'validation already, {files["val"]}: leave it out'
         )
-    if 'val' not in files and val_fraction is None:
+    if training and 'val' not in files and val_fraction is None:
         raise UsageError(
             f'{root} has no annotations for validation, only {files["train"]}: give --val-fraction '
             '0.2 to take a fifth of its images for that, or add a file such as val.json'
@@ -90,7 +93,7 @@ def find_splits(root: str, val_fraction: float | None = None) -> dict[str, Split
     splits = {}
     for role, file in files.items():
         content = read_annotations(file)
-        if role != 'test' or content['annotations']:
+        if role != 'test' or content['annotations'] or not splits:
             splits[role] = Split(role, file, content, _find_images(root, role, file, content))
     if val_fraction is not None:
         splits |= _halves(splits['train'], val_fraction)

@@ -30,6 +30,7 @@ def load_config(
     work_dir: str | None = None,
     data_root: str | None = None,
     val_fraction: float | str | None = None,
+    training: bool = True,
     cfg_options: dict | None = None,
     launcher: str = 'none',
 ) -> Config:
@@ -42,6 +43,7 @@ def load_config(
             ``work_dirs/<name of the config>``, with the backbone's name if one is given.
         data_root: the folder of a data set, instead of the config's own (`own_data`).
         val_fraction: for one with a single annotation file, the share of images for validation.
+        training: False for a run that only tests, for which any split of ``data_root`` will do.
         cfg_options: further settings, by dotted names. They have the last word.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
@@ -60,7 +62,7 @@ def load_config(
     options = cfg_options or {}
     cfg.work_dir = work_dir or options.get('work_dir') or cfg.get('work_dir') or f'work_dirs/{name}'
     if data_root:
-        cfg = own_data(cfg, data_root, val_fraction=val_fraction)
+        cfg = own_data(cfg, data_root, val_fraction=val_fraction, training=training)
     elif val_fraction is not None:
         raise UsageError('--val-fraction goes with --data-root: name the folder of a data set')
     cfg.merge_from_dict({**options, 'work_dir': cfg.work_dir})

@@ -107,6 +107,17 @@ def test_a_test_split_is_tested_on_if_it_has_annotations(tmp_path):
     assert cfg.test_dataloader.dataset.ann_file == 'annotations/instances_val2017.json'
 
 
+@pytest.mark.parametrize('file', ['held_out.json', 'test.json', 'val.json'])
+def test_one_split_is_enough_to_test_with(tmp_path, file):
+    write(tmp_path / file, content(['a.png', 'b.png']), tmp_path / 'images')
+    with pytest.raises(UsageError):
+        own_data(MASKS, tmp_path)
+    cfg = own_data(MASKS, tmp_path, training=False)
+    assert cfg.test_dataloader.dataset.ann_file == file
+    assert cfg.test_evaluator.ann_file == str(tmp_path / file)
+    check_data(cfg, ('test',))
+
+
 def test_one_file_is_split_by_the_names_of_its_images(tmp_path):
     names = [f'{i}.png' for i in range(20)]
     write(tmp_path / 'data/annotations/instances_default.json', content(names[:12]))
