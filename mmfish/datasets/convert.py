@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,8 @@ KNOWN = (
     'labels/) and a folder for each image (<id>/images/ with the image, <id>/masks/ with a mask '
     'for each object); data in the format of COCO need no conversion'
 )
+# What supervision reads, and MMDetection can train on. Prediction takes more (GIF, for example),
+# because it falls back to Pillow: see IMAGES in mmfish/inference/inputs.py.
 IMAGE_ENDINGS = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 ROTATED = {5, 6, 7, 8}  # values of the EXIF orientation that turn an image by 90 degrees
 ORIENTATION = 0x0112  # the EXIF tag
@@ -76,23 +78,37 @@ class VOC(Reader):
     """Pascal VOC. Objects that are marked as difficult become crowds, which are not counted."""
 
     def items(self) -> Iterator[Item]:
-        """Each XML file's image; with ImageSets/Main those that its lists have."""
+        """Each XML file's image; if ImageSets/Main has lists for train and val, those in a list."""
         split_of: dict[str, str] = {}
         for split in ('train', 'val', 'test'):
             file = self.source / 'ImageSets' / 'Main' / f'{split}.txt'
             if file.is_file():
                 split_of |= {line.split()[0]: split for line in _lines(file)}
-        if 'train' not in split_of.values() or 'val' not in split_of.values():
-            split_of = {}
+        if not {'train', 'val'} <= set(split_of.values()):
+            # Train and val are made of all images that are not for testing.
+            split_of = {name: split for name, split in split_of.items() if split == 'test'}
+        divided = 'train' in split_of.values()
         files = sorted((self.source / 'Annotations').glob('*.xml'))
-        images = sum(1 for _ in (self.source / 'JPEGImages').iterdir())
-        if images > len(files):
-            self.skipped['images without an XML file'] += images - len(files)
+        images = [
+            f for f in (self.source / 'JPEGImages').iterdir() if f.suffix.lower() in IMAGE_ENDINGS
+        ]
+        if len(images) > len(files):
+            self.skipped['images without an XML file'] += len(images) - len(files)
+        images_of: defaultdict[str, list[Path]] = defaultdict(list)
+        for image in sorted(images):
+            images_of[image.stem].append(image)
+        labels_of: dict[Path, Path] = {}
         for labels in files:
-            if split_of and labels.stem not in split_of:
+            if divided and labels.stem not in split_of:
                 self.skipped['images in no list of ImageSets/Main'] += 1
                 continue
-            image = self._image(labels)
+            image = self._image(labels, images_of[labels.stem])
+            if image in labels_of:
+                raise DataError(
+                    f'{labels_of[image]} and {labels} are both of the image {image}: take one of '
+                    'them away'
+                )
+            labels_of[image] = labels
             yield Item(split_of.get(labels.stem), image.name, image, labels)
 
     def things(self, item: Item, size: tuple[int, int]) -> Iterator[Thing]:
@@ -106,14 +122,15 @@ class VOC(Reader):
         ):
             yield thing._replace(difficult=(element.findtext('difficult') or '0').strip() == '1')
 
-    def _image(self, labels: Path) -> Path:
+    def _image(self, labels: Path, namesakes: Sequence[Path]) -> Path:
+        """The image of an XML file; ``namesakes`` are the images that have its stem."""
         folder = self.source / 'JPEGImages'
         named = Path((_xml(labels).findtext('filename') or '').strip())
-        # Tools that rename files leave the old name, or a whole path, in the XML.
-        choices = [folder / named.name, *sorted(folder.glob(f'{labels.stem}.*'))]
-        for image in choices:
-            if image.is_file():
-                return image
+        # Tools that rename files leave the old name in the XML, which another image may have now.
+        choices = namesakes or [folder / named.name]
+        image = next((choice for choice in choices if choice.name == named.name), choices[0])
+        if image.is_file():
+            return image
         raise MissingDataError(
             f'{labels} names the image {named}, which is not in {folder}: put it there, or take '
             'the XML file away'
@@ -128,7 +145,7 @@ class YOLO(Reader):
         self.file = file
         try:
             self.settings = yaml.safe_load(file.read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: e.g. the 31st of February
             raise DataError(f'{file} is no YAML: {" ".join(str(error).split())}') from error
         names = self.settings.get('names') if isinstance(self.settings, dict) else None
         if isinstance(names, dict) and set(names) == set(range(len(names))):
@@ -139,6 +156,20 @@ class YOLO(Reader):
                 'names: [cat, dog], or each with its number from 0 on'
             )
         self.classes = [str(name) for name in names]
+        twice = [name for name, number in Counter(self.classes).items() if number > 1]
+        if twice:
+            # MMDetection tells classes by their names.
+            raise DataError(
+                f'{file} has the names {", ".join(twice)} more than once: expected is another name '
+                'for each class'
+            )
+        folder = self.settings.get('path') or ''
+        if not isinstance(folder, str):
+            raise DataError(
+                f'{file} has the path {folder!r}: expected is a folder, in quotation marks if its '
+                'name is a number'
+            )
+        self.root = Path(file.parent, folder)
 
     def items(self) -> Iterator[Item]:
         """The images of train, val and test; all in images/ if data.yaml names no such parts."""
@@ -150,7 +181,7 @@ class YOLO(Reader):
                 for image in self._images(str(path)):
                     # If only some of the parts are there, the others are made of it.
                     known = split if split == 'test' or {'train', 'val'} <= parts.keys() else None
-                    yield Item(known, image.name, image, _label_file(image))
+                    yield Item(known, image.name, image, self._labels(image))
 
     def things(self, item: Item, size: tuple[int, int]) -> Iterator[Thing]:
         """The objects of the text file. An image without a file, or an empty one, has none."""
@@ -177,11 +208,10 @@ class YOLO(Reader):
 
     def _images(self, path: str) -> list[Path]:
         """The images of a folder, or of a file that lists them."""
-        root = Path(self.file.parent, self.settings.get('path') or '')
         # Relative to `path`, or to data.yaml; Roboflow has `../` too much.
         found = [
             Path(base, name)
-            for base in (root, self.file.parent)
+            for base in (self.root, self.file.parent)
             for name in (path, path.removeprefix('../'))
         ]
         for place in found:
@@ -190,10 +220,23 @@ class YOLO(Reader):
                 return [file for file in files if file.suffix.lower() in IMAGE_ENDINGS]
             if place.is_file():
                 return [
-                    (place.parent if line.startswith('./') else root) / line
+                    (place.parent if line.startswith('./') else self.root) / line
                     for line in map(str.strip, _lines(place))
                 ]
         raise MissingDataError(f'{self.file} names {path}, and there is no {found[0]}')
+
+    def _labels(self, image: Path) -> Path:
+        """The text file of an image: in labels/ in the place of the last images/, or beside it."""
+        name = f'{image.stem}.txt'
+        # A folder called images above the source has nothing to do with it.
+        above = self.source if image.is_relative_to(self.source) else Path(image.anchor)
+        parts = list(image.parent.relative_to(above).parts)
+        if 'images' in parts:
+            parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
+            labels = Path(above, *parts, name)
+            if labels.is_file():
+                return labels
+        return image.parent / name
 
 
 class Masks(Reader):
@@ -262,19 +305,25 @@ def convert_data(
         raise UsageError(f'{destination} is there already: name a folder that is new or empty')
     if destination.resolve().is_relative_to(source.resolve()):
         raise UsageError(f'{destination} is within {source}, which stays as it is: name another')
-    reader = _reader(source)
     parts: dict[str, list[tuple[Item, tuple[int, int], list[Thing]]]] = {}
-    for item in reader.items():
-        split = item.split
-        if split is None:
-            split = 'val' if is_validation(item.name, val_fraction) else 'train'
-        size = _size(item.image)
-        parts.setdefault(split, []).append((item, size, list(reader.things(item, size))))
+    try:
+        reader = _reader(source)
+        for item in reader.items():
+            split = item.split
+            if split is None:
+                split = 'val' if is_validation(item.name, val_fraction) else 'train'
+            size = _size(item.image)
+            parts.setdefault(split, []).append((item, size, list(reader.things(item, size))))
+    except OSError as error:  # a file that may not be read, a name that is too long
+        raise DataError(f'{source} cannot be read: {error}') from error
     if not parts:
         raise MissingDataError(f'{source} has no images: {KNOWN}')
 
     everything = [thing for part in parts.values() for _, _, things in part for thing in things]
     classes = reader.classes or sorted({thing.category for thing in everything})
+    if not classes:
+        number = sum(map(len, parts.values()))
+        raise DataError(f'{source} has no objects in its {number} images: no class can be learned')
     with_masks = all(thing.mask for thing in everything)
     if not with_masks and any(thing.mask for thing in everything):
         number = sum(thing.mask is not None for thing in everything)
@@ -367,9 +416,12 @@ def _coco(
     names: set[str] = set()
     for item, (width, height), things in part:
         image_id, path = len(content['images']) + 1, Path(item.name)
-        # Images of the same name may come from several folders.
-        name = path.name if path.name not in names else f'{path.stem}_{image_id}{path.suffix}'
-        names.add(name)
+        # Images of the same name may come from several folders. Some file systems take no
+        # difference between small and capital letters.
+        name, number = path.name, image_id
+        while name.lower() in names:
+            name, number = f'{path.stem}_{number}{path.suffix}', number + 1
+        names.add(name.lower())
         content['images'].append(dict(id=image_id, file_name=name, width=width, height=height))
         for thing in things:
             x, y, w, h = thing.box
@@ -418,6 +470,8 @@ def _write(
 def _link(image: Path, target: Path) -> None:
     try:
         os.link(image.resolve(), target)
+    except FileExistsError:  # a copy would be written into the image that the other link is of
+        raise
     except OSError:  # another file system, or one without hard links
         shutil.copy2(image, target)
 
@@ -441,6 +495,11 @@ def _open(file: Path) -> Image.Image:
         raise MissingDataError(f'there is no image {file}') from error
     except Exception as error:  # PIL's decoders raise many kinds: OSError, SyntaxError, ...
         raise DataError(f'{file} is a damaged image, or none: {error}') from error
+    if file.suffix.lower() not in IMAGE_ENDINGS:
+        raise DataError(
+            f'{file} ends in {file.suffix!r}: expected is an image in '
+            f'{", ".join(sorted(IMAGE_ENDINGS))}'
+        )
     return image
 
 
@@ -451,19 +510,14 @@ def _size(file: Path) -> tuple[int, int]:
     return image.size[::-1] if turned else image.size
 
 
-def _label_file(image: Path) -> Path:
-    """YOLO's text file of an image: in labels/ in the place of the last images/, or beside it."""
-    parts = list(image.parent.parts)
-    if 'images' in parts:
-        parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
-    return Path(*parts, f'{image.stem}.txt')
-
-
 def _xml(file: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f'{file} is no XML: {error}') from error
+    # ValueError and LookupError: of encodings that Python's parser does not take.
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(
+            f'{file} cannot be read as XML ({error}): expected is a whole file in UTF-8'
+        ) from error
 
 
 def _lines(file: Path) -> list[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from mmfish.datasets.convert import convert_data
+from mmfish.datasets.convert import IMAGE_ENDINGS, convert_data
 from mmfish.datasets.split import is_validation
 from mmfish.errors import DataError, MissingDataError, UsageError
 
@@ -148,6 +148,44 @@ def test_an_image_with_another_ending_than_the_xml_says_is_found(voc, tmp_path):
     assert ('a.jpg', 'dog', (0, 0, 10, 20)) in boxes(coco(tmp_path / 'new', 'train'))
 
 
+def test_voc_labels_go_to_the_image_of_their_own_name(voc, tmp_path):
+    """As after renaming all files, which leaves the old names in the XML files."""
+    text(voc / 'Annotations/a.xml', xml('b.jpg', ('dog', 0, 1, 1, 10, 20)))
+    text(voc / 'Annotations/b.xml', xml('a.jpg', ('cat', 0, 31, 11, 50, 20)))
+    picture(voc / 'JPEGImages/c[1].jpg')
+    text(voc / 'Annotations/c[1].xml', xml('c.jpg', ('cat', 0, 1, 1, 8, 8)))
+    text(voc / 'JPEGImages/a.json', '{}')
+    text(voc / 'ImageSets/Main/train.txt', 'a\nb\nc\nc[1]\n')
+    convert_data(voc, tmp_path / 'new')
+    assert boxes(coco(tmp_path / 'new', 'train')) == {
+        ('a.jpg', 'dog', (0, 0, 10, 20)),
+        ('b.jpg', 'cat', (30, 10, 10, 10)),
+        ('c[1].jpg', 'cat', (0, 0, 8, 8)),
+    }
+
+
+def test_without_an_image_of_the_xml_files_name_its_filename_counts(voc, tmp_path):
+    shutil.move(voc / 'JPEGImages/a.jpg', voc / 'JPEGImages/first.jpg')
+    text(voc / 'Annotations/a.xml', xml('first.jpg', ('dog', 0, 1, 1, 10, 20)))
+    convert_data(voc, tmp_path / 'new')
+    assert ('first.jpg', 'dog', (0, 0, 10, 20)) in boxes(coco(tmp_path / 'new', 'train'))
+
+
+@pytest.mark.parametrize('others', ['train', 'trainval'])
+def test_images_of_a_test_list_stay_test_images(voc, tmp_path, others):
+    shutil.rmtree(voc / 'ImageSets')
+    text(voc / f'ImageSets/Main/{others}.txt', 'a\nb\nc\n')
+    text(voc / 'ImageSets/Main/test.txt', 'd\n')
+    convert_data(voc, tmp_path / 'new', val_fraction=0.5)
+    names = {
+        split: {i['file_name'] for i in coco(tmp_path / 'new', split).imgs.values()}
+        for split in ('train', 'val', 'test')
+    }
+    assert names['test'] == {'d.jpg'}
+    assert names['val'] == {f'{s}.jpg' for s in 'abce' if is_validation(s, 0.5)}
+    assert names['train'] | names['val'] == {f'{s}.jpg' for s in 'abce'}
+
+
 def test_yolo_boxes_and_images_without_labels(yolo, tmp_path):
     before = files_of(yolo)
     convert_data(yolo, tmp_path / 'new')
@@ -205,6 +243,75 @@ def test_images_of_the_same_name_from_several_folders_are_kept(yolo, tmp_path):
     train = coco(tmp_path / 'new', 'train')
     assert len({i['file_name'] for i in train.imgs.values()}) == 3
     assert len(boxes(train)) == 3
+
+
+def test_a_new_name_is_not_that_of_another_image(yolo, tmp_path):
+    """a.png of the second folder must not become the a_3.png of the first, nor be written into."""
+    for i, name in enumerate(('1/a', '1/a_3', '2/a', '2/A_3')):
+        picture(yolo / 'images' / f'{name}.png', (WIDTH + i, HEIGHT))
+    text(yolo / 'data.yaml', 'train: [images/1, images/2]\nnames: [cat, dog]\n')
+    before = files_of(yolo)
+    convert_data(yolo, tmp_path / 'new', val_fraction=0)
+    assert files_of(yolo) == before
+    images = coco(tmp_path / 'new', 'train').imgs.values()
+    # Some disks take no difference between small and capital letters.
+    assert len({i['file_name'].lower() for i in images}) == 4
+    for image in images:
+        with Image.open(tmp_path / 'new/train' / image['file_name']) as file:
+            assert file.size == (image['width'], image['height'])
+    assert {i['width'] for i in images} == {WIDTH + i for i in range(4)}
+
+
+def test_a_file_in_the_way_is_not_written_into(masks, tmp_path, monkeypatch):
+    """As on a disk that takes two names for one."""
+    before = files_of(masks)
+    link = os.link
+
+    def link_twice(image, target):
+        link(image, target)
+        link(image, target)
+
+    monkeypatch.setattr(os, 'link', link_twice)
+    with pytest.raises(UsageError, match=r'new cannot be written: .*File exists'):
+        convert_data(masks, tmp_path / 'new')
+    assert files_of(masks) == before
+
+
+def test_yolo_labels_beside_images_in_a_folder_below_one_called_images(yolo, tmp_path):
+    """The `images` may be above the source, or within it without a `labels`."""
+    source = tmp_path / 'images/source'
+    for home in (source, source / 'images'):
+        picture(home / f'of_{home.name}.png')
+        text(home / f'of_{home.name}.txt', '1 0.5 0.5 0.5 0.5\n')
+    # Of another data set: the source has no part in it.
+    text(tmp_path / 'labels/source/of_source.txt', '0 0.5 0.5 0.5 0.5\n')
+    text(source / 'data.yaml', 'train: .\nnames: [cat, dog]\n')
+    convert_data(source, tmp_path / 'new', val_fraction=0)
+    assert boxes(coco(tmp_path / 'new', 'train')) == {
+        ('of_source.png', 'dog', (10, 5, 20, 10)),
+        ('of_images.png', 'dog', (10, 5, 20, 10)),
+    }
+
+
+def test_yolo_images_outside_of_the_source_have_their_labels(yolo, tmp_path):
+    (tmp_path / 'here').mkdir()
+    shutil.move(yolo / 'data.yaml', tmp_path / 'here/data.yaml')
+    text(
+        tmp_path / 'here/data.yaml',
+        f'path: {yolo}\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n',
+    )
+    convert_data(tmp_path / 'here', tmp_path / 'new')
+    assert len(boxes(coco(tmp_path / 'new', 'train'))) == 2
+
+
+@pytest.mark.parametrize('ending', sorted(IMAGE_ENDINGS))
+def test_every_ending_of_an_image_is_read(voc, yolo, tmp_path, ending):
+    for source, image in ((voc, 'JPEGImages/a.jpg'), (yolo, 'images/train/a.png')):
+        (source / image).unlink()
+        picture((source / image).with_suffix(ending.upper()))
+        convert_data(source, tmp_path / f'new_{source.name}')
+        train = boxes(coco(tmp_path / f'new_{source.name}', 'train'))
+        assert len([name for name, _, _ in train if name == f'a{ending.upper()}']) == 2
 
 
 def test_a_list_of_images_is_read_as_ultralytics_does(yolo, tmp_path):
@@ -304,6 +411,74 @@ def no_image(source):
     (source / 'JPEGImages/b.jpg').unlink()
 
 
+def one_image_twice(source):
+    text(source / 'Annotations/d.xml', xml('a.jpg'))
+    (source / 'JPEGImages/d.jpg').unlink()
+
+
+def gif_in_voc(source):
+    picture(source / 'JPEGImages/b.gif')
+    (source / 'JPEGImages/b.jpg').unlink()
+    text(source / 'Annotations/b.xml', xml('b.gif', ('cat', 0, 1, 1, 2, 2)))
+
+
+def gif_in_list(source):
+    picture(source / 'images/train/c.gif')
+    text(source / 'labels/train/c.txt', '0 0.5 0.5 0.1 0.1\n')
+    text(source / 'list.txt', './images/train/c.gif\n')
+    text(source / 'data.yaml', 'train: list.txt\nval: images/val\nnames: [cat, dog]\n')
+
+
+def chinese_xml(source):
+    content = '<?xml version="1.0" encoding="GBK"?>' + xml('b.jpg', ('\u732b', 0, 1, 1, 2, 2))
+    (source / 'Annotations/b.xml').write_bytes(content.encode('gbk'))
+
+
+def unknown_encoding(source):
+    text(source / 'Annotations/b.xml', '<?xml version="1.0" encoding="klingon"?>' + xml('b.jpg'))
+
+
+def folder_as_xml(source):
+    (source / 'Annotations/b.xml').unlink()
+    (source / 'Annotations/b.xml').mkdir()
+
+
+def long_name_in_xml(source):
+    (source / 'JPEGImages/b.jpg').unlink()
+    text(source / 'Annotations/b.xml', xml('b' * 300 + '.jpg'))
+
+
+def no_object(source):
+    for file in (source / 'Annotations').iterdir():
+        text(file, xml(f'{file.stem}.jpg'))
+
+
+def number_as_path(source):
+    text(source / 'data.yaml', 'path: 3\ntrain: images/train\nnames: [cat, dog]\n')
+
+
+def date_that_is_none(source):
+    text(source / 'data.yaml', 'date: 2020-13-45\ntrain: images/train\nnames: [cat, dog]\n')
+
+
+def folder_as_yaml(source):
+    (source / 'data.yaml').unlink()
+    (source / 'data.yaml').mkdir()
+
+
+def long_name_of_a_part(source):
+    text(source / 'data.yaml', f'train: {"t" * 300}\nnames: [cat, dog]\n')
+
+
+def long_name_in_list(source):
+    text(source / 'list.txt', f'./images/{"a" * 300}.png\n')
+    text(source / 'data.yaml', 'train: list.txt\nnames: [cat, dog]\n')
+
+
+def one_name_twice(source):
+    text(source / 'data.yaml', "train: images/train\nnames: [cat, 1, dog, '1', cat]\n")
+
+
 def other_size(source):
     Image.new('L', (WIDTH, HEIGHT + 1), 255).save(source / 'id2/masks/0.png')
 
@@ -327,7 +502,21 @@ def two_images(source):
         ),
         ('yolo', no_folder, MissingDataError, 'names images/valid, and there is no'),
         ('yolo', damaged, DataError, 'a.png is a damaged image, or none'),
-        ('voc', broken_xml, DataError, 'b.xml is no XML'),
+        ('yolo', gif_in_list, DataError, "c.gif ends in '.gif': expected is an image in .bmp, "),
+        ('yolo', number_as_path, DataError, 'data.yaml has the path 3: expected is a folder'),
+        ('yolo', date_that_is_none, DataError, 'data.yaml is no YAML: month must be in 1..12'),
+        ('yolo', folder_as_yaml, DataError, 'yolo cannot be read: .*data.yaml'),
+        ('yolo', long_name_of_a_part, DataError, 'yolo cannot be read: .*name too long'),
+        ('yolo', long_name_in_list, DataError, 'yolo cannot be read: .*name too long'),
+        ('yolo', one_name_twice, DataError, 'data.yaml has the names cat, 1 more than once'),
+        ('voc', broken_xml, DataError, 'b.xml cannot be read as XML'),
+        ('voc', chinese_xml, DataError, r'b.xml cannot be read as XML \(multi-byte .*UTF-8'),
+        ('voc', unknown_encoding, DataError, r'b.xml cannot be read as XML \(unknown encoding'),
+        ('voc', folder_as_xml, DataError, 'voc cannot be read: .*b.xml'),
+        ('voc', long_name_in_xml, DataError, 'voc cannot be read: .*name too long'),
+        ('voc', no_object, DataError, 'voc has no objects in its 4 images'),
+        ('voc', one_image_twice, DataError, 'a.xml and .*d.xml are both of the image .*a.jpg'),
+        ('voc', gif_in_voc, DataError, "b.gif ends in '.gif': expected is an image in .bmp, "),
         ('voc', no_box, DataError, 'b.xml cannot be read: Missing bndbox'),
         ('voc', no_image, MissingDataError, 'b.xml names the image b.jpg, which is not in'),
         ('voc', damaged, DataError, 'a.jpg is a damaged image, or none'),
@@ -344,6 +533,20 @@ def test_bad_data_is_one_sentence_and_leaves_nothing(
     with pytest.raises(error, match=message) as caught:
         convert_data(source, tmp_path / 'new')
     assert '\n' not in str(caught.value)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root reads all files')
+@pytest.mark.parametrize(
+    ('layout', 'file'),
+    [('voc', 'Annotations/a.xml'), ('yolo', 'data.yaml'), ('yolo', 'labels/train/a.txt')],
+)
+def test_a_file_that_may_not_be_read_is_named(request, tmp_path, layout, file):
+    source = request.getfixturevalue(layout)
+    pytest.importorskip('supervision')
+    (source / file).chmod(0)
+    with pytest.raises(DataError, match=f'{layout} cannot be read: .*Permission denied: .*{file}'):
+        convert_data(source, tmp_path / 'new')
     assert os.listdir(tmp_path) == [source.name]
 
 
