@@ -6,7 +6,6 @@ import inspect
 import json
 import logging
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS, Registry
 
+from mmfish.atomic import write_atomically
 from mmfish.config.levels import model_registry
 from mmfish.config.paths import dicts, read_config
 from mmfish.datasets.annotations import category_names
@@ -254,15 +254,21 @@ def _write(split: Split, cfg: Config) -> None:
     """Write a split's annotations into the work directory, where its ``file`` then is.
 
     Every rank writes the same text, and never leaves half of it for another to read.
+
+    Raises:
+        UsageError: it cannot be written.
     """
     default = f'work_dirs/{Path(cfg.filename).stem}' if cfg.filename else 'work_dirs'
     path = Path(cfg.get('work_dir') or default, 'own_data', f'{split.role}.json').absolute()
     text = json.dumps(split.content)
-    if not path.is_file() or path.read_text(encoding='utf-8') != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
-        part.write_text(text, encoding='utf-8')
-        os.replace(part, path)
+    try:
+        if not path.is_file() or path.read_text(encoding='utf-8') != text:
+            write_atomically(path, text.encode())
+    except OSError as error:
+        raise UsageError(
+            f'{path} cannot be written ({error.strerror or error}): make room there, or give '
+            'another folder with --work-dir'
+        ) from error
     split.file = str(path)
 
 
