@@ -253,7 +253,8 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: changed in place.
     """
-    parser.add_argument('model', metavar='MODEL', help=MODEL_HELP)
+    help_text = f'{MODEL_HELP}, or an exported .onnx file'
+    parser.add_argument('model', metavar='MODEL', help=help_text)
     parser.add_argument('inputs', metavar='INPUT', nargs='+', help='images, folders, globs, videos')
     parser.add_argument('--out', required=True, metavar='DIR', help='for pictures and predictions')
     parser.add_argument('--config', help='of a checkpoint that does not hold its own')
@@ -266,7 +267,10 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Detect objects in images and videos, draw them and list them."""
-    from mmfish.engine.predict import run_predict
+    if args.model.endswith('.onnx'):
+        from mmfish.deploy.predict import predict_exported as run_predict
+    else:
+        from mmfish.engine.predict import run_predict
 
     run_predict(
         args.model,
@@ -429,6 +433,7 @@ on 8 GPUs:
 examples:
   mmfish predict work_dirs/RUN picture.jpg --out predictions
   mmfish predict epoch_12.pth pictures/ video.mp4 --out predictions
+  mmfish predict detector.onnx pictures/ --out predictions
 """,
     ),
     'export': Verb(

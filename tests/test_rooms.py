@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A room may import the rooms of the floors below its own. The package's own
 # __init__.py lies on top of them all.
 FLOORS = (
-    ('errors', 'notices', 'stack', 'version'),
+    ('atomic', 'errors', 'notices', 'stack', 'version'),
     ('registry', 'inference'),
     ('models',),
     ('checkpoints',),

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from mmfish.checkpoints.atomic import write_atomically
+from mmfish.atomic import write_atomically
 from mmfish.checkpoints.key_maps import their_name, whose_names
 from mmfish.checkpoints.loading import (
     backbone_in,

@@ -6,7 +6,6 @@ import inspect
 import json
 import logging
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS, Registry
 
+from mmfish.atomic import write_atomically
 from mmfish.config.levels import model_registry
 from mmfish.config.paths import dicts, read_config
 from mmfish.datasets.annotations import category_names
@@ -276,6 +276,9 @@ def _write(split: Split, cfg: Config, root: str, fraction: float | None) -> None
 
     Every rank writes the same text, and never leaves half of it for another to read. The share for
     validation is in the name, so that a test with another one changes no training's files.
+
+    Raises:
+        UsageError: it cannot be written, or would lie in the user's folder.
     """
     default = f'work_dirs/{Path(cfg.filename).stem}' if cfg.filename else 'work_dirs'
     name = split.role if fraction is None else f'{split.role}_{fraction:g}'
@@ -286,11 +289,14 @@ def _write(split: Split, cfg: Config, root: str, fraction: float | None) -> None
             f'{root}, which stays as it is: name another one with --work-dir'
         )
     text = json.dumps(split.content)
-    if not path.is_file() or path.read_text(encoding='utf-8') != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
-        part.write_text(text, encoding='utf-8')
-        os.replace(part, path)
+    try:
+        if not path.is_file() or path.read_text(encoding='utf-8') != text:
+            write_atomically(path, text.encode())
+    except OSError as error:
+        raise UsageError(
+            f'{path} cannot be written ({error.strerror or error}): make room there, or give '
+            'another folder with --work-dir'
+        ) from error
     split.file = str(path)
 
 

@@ -20,6 +20,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.apis import ImageClassificationInferencer, get_model
 from torch import nn
 
+from mmfish.atomic import write_atomically
 from mmfish.checkpoints.loading import local_file, plain_data_only
 from mmfish.deploy.graphs import REFUSED, BackboneGraph, DetectorGraph, graph_of
 from mmfish.deploy.runner import TRANSFORMS, Detector, paste_mask, prepare
@@ -116,7 +117,7 @@ def export(
         onnx.save(proto, unchecked)
         for number, size in enumerate(SIZES):
             _compare(graph, unchecked, size, empty=number == 0, half=half)
-        os.replace(unchecked, file)
+        write_atomically(file, unchecked.read_bytes())
     return file
 
 
@@ -150,6 +151,8 @@ def _description(model: BaseModel, graph: nn.Module) -> dict[str, Any]:
                 f'{", ".join(TRANSFORMS)}'
             )
     description = dict(classes=meta.get('classes'), pipeline=pipeline)
+    if isinstance(meta.get('palette'), list | tuple):  # or the word 'random'
+        description['palette'] = meta['palette']
     if isinstance(graph, DetectorGraph):
         description['score_thr'] = graph.score_thr.item()
         if 'masks' in graph.outputs:

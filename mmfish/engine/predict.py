@@ -33,7 +33,7 @@ from mmfish.config.paths import dicts, read_config
 from mmfish.config.validation import validate_config
 from mmfish.engine.fault_tolerance.saving import POINTER
 from mmfish.engine.prepare import use_own_transforms
-from mmfish.errors import CheckpointError, ConfigError, DataError, UsageError
+from mmfish.errors import CheckpointError, ConfigError, UsageError
 from mmfish.inference.coco import Predictions
 from mmfish.inference.files import Summary, check_inputs, predict_files
 from mmfish.inference.inputs import Decoder
@@ -91,25 +91,18 @@ def run_predict(
     inferencer = build_inferencer(cfg, checkpoint, device)
     meta = inferencer.model.dataset_meta
     palette = meta.get('palette')
-    summary = predict_files(
+    return predict_files(
         partial(predict_images, inferencer),
         files,
         out,
         meta.get('classes', ()),
+        others=others,
         palette=None if isinstance(palette, str) else palette,
         score_thr=score_thr,
         batch_size=batch_size,
         decode=decoder_of(cfg),
         track=partial(track, description='Predicting'),
     )
-    summary.others = others
-    print(summary)
-    if not summary.images:
-        raise DataError(
-            f'no image could be read, of {len(files)} ({summary.problems[0]}): expected images '
-            'that OpenCV or Pillow can open'
-        )
-    return summary
 
 
 def prepare_predicting(cfg: Config) -> Config:
@@ -310,13 +303,14 @@ def _find_checkpoint(model: str) -> str:
         raise CheckpointError(
             f'there is no {model}: expected the folder of a run, or the file of a checkpoint'
         )
-    folders = [path]
     pointer = path / POINTER
-    # MMEngine writes the path of the newest checkpoint there; runs may have moved since then.
-    newest = Path(pointer.read_text(errors='replace').strip('\0 \n')) if pointer.is_file() else None
-    if newest and newest.parent.is_dir():
-        folders.append(newest.parent)
-    files = [file for folder in folders for file in folder.glob('*.pth')]
+    # MMEngine writes the path of the newest checkpoint there. It may be empty, after a kill or on a
+    # full disk, and the run may have been moved or copied since then.
+    text = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
+    newest = Path(text) if text else None
+    files = list(path.glob('*.pth'))
+    if newest and not files and newest.parent.is_dir():
+        files = list(newest.parent.glob('*.pth'))
     files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     best = [file for file in files if file.name.startswith('best_')]
     last = [file for file in files if newest and file.name == newest.name]

@@ -21,7 +21,7 @@ from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, RUNNERS, TRANSFORMS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.nn.parallel import DistributedDataParallel
 
-from mmfish.checkpoints.atomic import write_atomically
+from mmfish.atomic import write_atomically
 from mmfish.config.paths import dicts
 from mmfish.engine.fault_tolerance.saving import POINTER, checkpoint_to_resume
 from mmfish.errors import UsageError

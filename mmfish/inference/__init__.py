@@ -1,4 +1,4 @@
 """Images and videos in, pictures and ``predictions.json`` out, whatever predicts.
 
-Needs NumPy, OpenCV and Pillow only, so that a machine without PyTorch can use it.
+It imports nothing but NumPy, OpenCV and Pillow. (``import mmfish`` itself still asks for PyTorch.)
 """

@@ -29,7 +29,9 @@ def draw_predictions(
     one, or the middle of another object, is left out; those of higher scores come first.
 
     Args:
-        image: (H, W, 3), BGR, or (H, W), grey; uint8. Is not changed.
+        image: (H, W, 3), BGR; (H, W) or (H, W, 1), grey; or (H, W, 4), of which the fourth channel
+            is left out. Other numbers than uint8 are drawn from black, the least, to white. Is not
+            changed.
         found: best first.
         classes: names of the classes.
         palette: an RGB colour for each class. Defaults to colours that differ well. If there is
@@ -41,6 +43,9 @@ def draw_predictions(
     """
     if image.ndim == 2 or image.shape[2] == 1:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    image = image[..., :3]
+    if image.dtype != np.uint8:
+        image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     enlarged = max(1, round(LEAST_SIDE / max(image.shape[:2])))
     picture = cv2.resize(image, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_NEAREST)
     height, width = picture.shape[:2]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from mmfish.atomic import write_atomically
 from mmfish.errors import DataError, UsageError
 from mmfish.inference.coco import Predictions, coco_results
 from mmfish.inference.drawing import Colour, draw_predictions
@@ -99,7 +100,9 @@ def check_inputs(
         raise UsageError(f'--out {out} is a file: give a folder for the pictures and {RESULTS}')
     place = out.resolve()
     folders = [folder.resolve() for folder in folders]
-    sources = {*folders, *(file.path.resolve().parent for file in files)}
+    # Both where a link to an image lies, and where the image itself does.
+    paths = [file.path for file in files]
+    sources = {*folders, *(p.resolve().parent for p in paths), *(p.parent.resolve() for p in paths)}
     if any(place in (source, *source.parents) for source in sources) or any(
         folder in place.parents for folder in folders
     ):
@@ -116,6 +119,7 @@ def predict_files(
     out: str | os.PathLike,
     classes: Sequence[str],
     *,
+    others: Sequence[str] = (),
     palette: Sequence[Colour] | None = None,
     score_thr: float = 0.3,
     batch_size: int = 1,
@@ -124,7 +128,7 @@ def predict_files(
 ) -> Summary:
     """Predict files, draw what was found, and write it down.
 
-    A file that cannot be read is left out, and the rest goes on.
+    A file that cannot be read is left out, and the rest goes on. Prints a summary.
 
     Args:
         predict: takes a list of images as ``decode`` returns them, gives the predictions of each.
@@ -132,6 +136,7 @@ def predict_files(
         out: folder for the pictures, which have the names of the images, and ``predictions.json``.
             That is written atomically, when all is done.
         classes: names of the classes.
+        others: names of files that are left out, for the summary.
         palette: as for `draw_predictions`.
         score_thr: what has a lower score is neither drawn nor written down.
         batch_size: how many images are predicted at once.
@@ -142,10 +147,11 @@ def predict_files(
         What came of them.
 
     Raises:
+        DataError: no image could be read.
         UsageError: ``out`` cannot be written to.
     """
     out = Path(out)
-    summary = Summary(out / RESULTS)
+    summary = Summary(out / RESULTS, others=list(others))
     videos = {file: _count(file) for file in files if file.is_video}
     total = sum(videos.get(file, 1) for file in files)
     results: list[dict[str, Any]] = []
@@ -161,9 +167,14 @@ def predict_files(
                 results += coco_results(predictions, summary.images, frame.name, classes)
                 pictures.write(frame, draw_predictions(frame.image, predictions, classes, palette))
     if summary.images:
-        part = summary.results.with_name(f'{RESULTS}.part')
-        _write(part, json.dumps(results).encode())
-        os.replace(part, summary.results)
+        with _writing(summary.results):
+            write_atomically(summary.results, json.dumps(results).encode())
+    print(summary)
+    if not summary.images:
+        raise DataError(
+            f'no image could be read, of {len(files)} ({summary.problems[0]}): expected images '
+            'that OpenCV or Pillow can open'
+        )
     return summary
 
 
@@ -227,12 +238,19 @@ class _Pictures:
             UsageError: it cannot be written.
         """
         if frame.rate is None:
-            data = cv2.imencode(frame.picture.suffix, picture)[1]
-            _write(frame.picture, data.tobytes())
+            path = frame.picture
+            good, data = cv2.imencode(path.suffix, picture)
+            if not good:  # a JPEG has at most 65500 pixels a side
+                path = path.with_name(f'{path.name}.png')
+                data = cv2.imencode('.png', picture)[1]
+            with _writing(path):
+                write_atomically(path, data.tobytes())
             return
         if frame.picture != self.path:
             self.close()
-            frame.picture.parent.mkdir(parents=True, exist_ok=True)
+            with _writing(frame.picture):
+                frame.picture.parent.mkdir(parents=True, exist_ok=True)
+                frame.picture.unlink(missing_ok=True)  # it may be a link to an input
             # The only codec that OpenCV's own packages can write into an mp4 on every platform.
             codec = cv2.VideoWriter_fourcc(*'mp4v')
             size = picture.shape[1], picture.shape[0]
@@ -248,10 +266,11 @@ class _Pictures:
             self.video.release()
 
 
-def _write(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make a sentence of what goes wrong in the block, which writes a file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        yield
     except OSError as error:
         raise UsageError(
             f'{path} cannot be written ({error.strerror or error}): make room there, or give '

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmfish.errors import DataError
 
@@ -36,12 +36,12 @@ def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[File], list[st
 
     Args:
         inputs: images, videos, folders, and patterns such as ``'photos/*.jpg'`` (``**`` stands for
-            any number of folders). Folders are searched with all folders below them, without
-            hidden files.
+            any number of folders). Folders are searched with all folders below them, also those
+            that they link to, without hidden files.
 
     Returns:
         The files, each once, in the order of the inputs and sorted within a folder; the names of
-        the other files in the folders; and the folders.
+        the other files in the folders; and the folders, with those that they link to.
 
     Raises:
         DataError: an input is not there, a pattern matches nothing, or there is no image.
@@ -54,20 +54,23 @@ def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[File], list[st
             path = Path(os.path.abspath(path))
             if path.is_dir():
                 roots.append(path)
-                folders.append(path)
-                below = (file for file in path.rglob('*') if file.is_file())
-                visible = (f for f in below if not _is_hidden(f.relative_to(path)))
-                found.update(dict.fromkeys(sorted(visible)))
+                below, links = _search(path)
+                folders += [path, *links]
+                found.update(dict.fromkeys(below))
             else:
                 roots.append(path.parent)
                 found[path] = None
     root = os.path.commonpath(roots) if roots else ''
     files = [File(path, path.relative_to(root).as_posix()) for path in found]
     # What was given by its name is taken for an image, whatever it is called.
-    in_folder = [any(folder in file.path.parents for folder in folders) for file in files]
-    known = [f.path.suffix.lower() in IMAGES + VIDEOS for f in files]
-    others = [f.name for f, k, inside in zip(files, known, in_folder, strict=True) if inside > k]
-    files = [f for f, k, inside in zip(files, known, in_folder, strict=True) if k or not inside]
+    left_out = {
+        file
+        for file in files
+        if file.path.suffix.lower() not in IMAGES + VIDEOS
+        and any(folder in file.path.parents for folder in folders)
+    }
+    others = [file.name for file in files if file in left_out]
+    files = [file for file in files if file not in left_out]
     if not files:
         raise DataError(
             f'there is no image in {", ".join(map(str, inputs)) or "an empty list of inputs"}: '
@@ -88,8 +91,22 @@ def _matches(given: str) -> list[str]:
     raise DataError(f'there is no {given}: expected an image, a video, a folder or a pattern')
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith('.') for part in path.parts)
+def _search(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files in a folder and in all folders below it, and the links to folders, both sorted."""
+    files, links = [], []
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        if here.resolve() in seen:  # links may make a circle
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        if here != folder and here.is_symlink():
+            links.append(here)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        visible = (here / name for name in names if not name.startswith('.'))
+        files += [file for file in visible if file.is_file()]
+    return sorted(files), sorted(links)
 
 
 def decode_image(data: bytes) -> np.ndarray | None:
@@ -138,6 +155,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
             if image.mode in ('F', 'I', 'I;16'):
                 # Only whoever made the image knows which of these numbers are black and white.
                 raise DataError(f'its pixels are {image.mode} numbers: expected 8 bits a channel')
+            image = ImageOps.exif_transpose(image)
             return np.asarray(image.convert('RGB'))[..., ::-1].copy()
     except DataError:
         raise

@@ -146,6 +146,16 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path):
     assert cfg.val_evaluator.ann_file == str(tmp_path / 'work/own_data/val_0.3.json')
 
 
+def test_a_work_directory_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    write(tmp_path / 'data/annotations/instances_default.json', content(TRAIN), tmp_path / 'data')
+    (tmp_path / 'work').touch()
+    cfg = Config.fromfile(MASKS)
+    cfg.work_dir = str(tmp_path / 'work')
+    with pytest.raises(UsageError, match=r'own_data/train\.json cannot be written') as raised:
+        own_data(cfg, tmp_path / 'data', val_fraction=0.5)
+    assert '\n' not in str(raised.value)
+
+
 def test_the_share_of_validation_is_about_the_fraction():
     assert 0.18 < sum(is_validation(f'{i}.png', 0.2) for i in range(5000)) / 5000 < 0.22
 

@@ -1,8 +1,10 @@
 """A model becomes an ONNX file, and what the file finds is what the model finds."""
 
 import hashlib
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,9 +18,11 @@ from tiny_detectors import CLASSES, save_model, tiny_config
 from torch import nn
 
 import mmfish
+from mmfish.cli import main
 from mmfish.config.paths import config_path, read_config
 from mmfish.deploy import Detector, exporter
 from mmfish.deploy.graphs import graph_of
+from mmfish.deploy.predict import predict_exported
 from mmfish.errors import UsageError
 from mmfish.models import FishNet
 
@@ -92,6 +96,62 @@ def test_a_file_finds_what_the_inferencer_finds(exported, checkpoint, picture, r
     check_agreement(exported, checkpoint, picture, runtime)
 
 
+def test_the_command_predicts_with_a_file_what_it_predicts_with_a_checkpoint(
+    exported, checkpoint, picture, tmp_path, monkeypatch
+):
+    for i, size in enumerate(SIZES):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), cv2.resize(picture, size)[..., ::-1])
+    inputs = [str(tmp_path / f'{i}.png') for i in range(len(SIZES))]
+    results = {}
+    for model in (checkpoint, str(exported)):
+        out = tmp_path / 'out' / Path(model).suffix[1:]
+        options = ['--score-thr', '0', '--device', 'cpu', '--batch-size', '2']
+        arguments = ['mmfish', 'predict', model, *inputs, '--out', str(out), *options]
+        monkeypatch.setattr(sys, 'argv', arguments)
+        main()
+        results[model] = json.loads((out / 'predictions.json').read_text())
+        names = sorted(file.name for file in out.iterdir())
+        assert names == ['0.png', '1.png', '2.png', 'predictions.json']
+    expected, found = results.values()
+    assert len(expected) == len(found) == 10 * len(SIZES)
+    assert expected[0].keys() == found[0].keys()
+    same = 0
+    for one in expected:
+        others = [
+            other
+            for other in found
+            if all(one[k] == other[k] for k in ('image_id', 'file_name', 'category_name'))
+            and np.abs(np.subtract(one['bbox'], other['bbox'])).max() <= 0.01
+            and abs(one['score'] - other['score']) < 1e-4
+            and mask_utils.iou([one['segmentation']], [other['segmentation']], [0])[0, 0] > 0.999
+        ]
+        same += len(others) == 1
+    # With random weights one of many boxes with almost the same score may take another's place.
+    assert same >= 9 * len(SIZES)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(device='cuda'), r'--device cuda cannot be used with .*\.onnx: give cpu'),
+        (dict(config='a.py'), r'leave out --config a\.py'),
+        (dict(score_thr=2), '--score-thr'),
+    ],
+)
+def test_what_a_file_cannot_be_told_is_one_sentence(options, message, exported, tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match=message):
+        predict_exported(exported, [tmp_path / 'x.png'], tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_colours_of_the_classes_are_kept(checkpoint, tmp_path):
+    model = build(checkpoint)
+    model.dataset_meta['palette'] = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    graph = graph_of(model)
+    assert exporter._description(model, graph)['palette'] == model.dataset_meta['palette']
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('config', 'backbone'), DETECTORS, ids=lambda name: name.split('/')[0])
 def test_other_detectors_are_exported_too(config, backbone, picture, tmp_path):
@@ -163,6 +223,11 @@ def test_a_classifier_is_exported(picture, tmp_path):
     model = get_model(cfg)
     detector = Detector(mmfish.export(model, tmp_path / 'classifier.onnx'))
     assert detector.metadata['outputs'] == ['scores']
+    cv2.imwrite(str(tmp_path / 'x.png'), picture)
+    with pytest.raises(UsageError, match=r'classifier\.onnx is a classifier'):
+        predict_exported(
+            tmp_path / 'classifier.onnx', [tmp_path / 'x.png'], tmp_path / 'out', device='cpu'
+        )
     scores = detector(picture)['scores']
     with torch.no_grad():
         image = torch.from_numpy(cv2.resize(picture, (56, 56))[..., ::-1].copy()).permute(2, 0, 1)

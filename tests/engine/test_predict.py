@@ -93,6 +93,25 @@ def test_checkpoints_may_be_elsewhere(tmp_path):
     assert find_model(tmp_path / 'run')[1] == str(file)
 
 
+def test_an_empty_pointer_names_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / 'of_another_run.pth', 'model = dict()')
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'last_checkpoint').touch()
+    with pytest.raises(CheckpointError, match='run has no checkpoint in it'):
+        find_model(tmp_path / 'run')
+
+
+def test_of_a_copied_run_its_own_checkpoints_are_taken(tmp_path):
+    for name in ('copy', 'original'):  # the original has trained on
+        (tmp_path / name).mkdir()
+        file = saved(tmp_path / name / 'best_iter_10.pth', 'model = dict()')
+        os.utime(file, (len(name), len(name)))
+        (tmp_path / name / 'last_checkpoint').write_text(str(file))
+    (tmp_path / 'copy' / 'last_checkpoint').write_text(str(file))
+    assert find_model(tmp_path / 'copy')[1] == str(tmp_path / 'copy' / 'best_iter_10.pth')
+
+
 def test_a_config_is_read_from_where_mmengine_keeps_it_and_from_a_file(tmp_path):
     file = saved(tmp_path / 'a.pth', 'model = dict(a=1)')
     hub = dict(runtime_info=dict(cfg='model = {2: 3}'))

@@ -55,6 +55,19 @@ def test_objects_of_a_single_class_differ_in_colour():
     assert many[150, 100].tolist() == many[500, 400].tolist() == [0, 0, 255]
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [(), (1,), (3,), (4,)])
+def test_whatever_a_decoder_leaves_unchanged_is_drawn(channels, dtype):
+    image = np.full((700, 700, *channels), np.iinfo(dtype).max // 5, dtype)
+    image[:10], image[-10:] = 0, np.iinfo(dtype).max
+    mask = np.zeros((1, 700, 700), bool)
+    mask[0, 200:400, 300:500] = True
+    picture = draw_predictions(image, found((300, 200, 500, 400), masks=mask), 'ab', [RED, BLUE])
+    assert (picture.shape, picture.dtype) == ((700, 700, 3), np.uint8)
+    assert picture[300, 400].tolist() == [30, 30, 132]  # 0.6 of the image and 0.4 of red, BGR
+    assert picture[600, 600].tolist() == [51, 51, 51]
+
+
 def test_a_name_covers_neither_another_one_nor_an_object():
     image = np.zeros((700, 700, 3), np.uint8)
     crowd = [(x, y, x + 8, y + 8) for x in range(100, 600, 16) for y in range(100, 600, 16)]

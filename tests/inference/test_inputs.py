@@ -37,6 +37,20 @@ def test_folders_are_searched_with_all_below_them(folder):
     assert folders == [folder]
 
 
+def test_links_to_folders_are_followed_and_circles_are_not(folder, tmp_path):
+    links = tmp_path / 'links'
+    links.mkdir()
+    for name in ('a', 'b'):
+        (links / name).symlink_to(folder / name)
+    (links / 'a' / 'again').symlink_to(links)
+    (links / 'gone.png').symlink_to(folder / 'gone.png')
+    (links / '.hidden').symlink_to(folder)
+    files, _, folders = find_files([links])
+    expected = ['a/with spaces, größe 细胞.JPG', 'a/x.png', 'b/x.png']
+    assert [file.name for file in files] == expected
+    assert folders == [links, links / 'a', links / 'b']
+
+
 def test_names_are_distinct_and_each_file_comes_once(folder):
     assert names([folder / 'a' / 'x.png']) == ['x.png']
     assert names([folder / 'b', folder / 'a' / 'x.png']) == ['b/x.png', 'a/x.png']
@@ -93,6 +107,8 @@ def test_images_are_turned_as_their_exif_says(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / 'x.jpg', exif=exif)
     assert read_image(tmp_path / 'x.jpg').shape == (32, 24, 3)
+    turned = read_image(tmp_path / 'x.jpg', decode=lambda data: None)  # so that Pillow does it
+    assert turned.shape == (32, 24, 3)
 
 
 @pytest.mark.parametrize(

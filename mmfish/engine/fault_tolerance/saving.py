@@ -15,7 +15,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmfish.checkpoints.atomic import PART, write_atomically
+from mmfish.atomic import PART, write_atomically
 from mmfish.errors import CheckpointError, TrainingError
 from mmfish.registry import HOOKS
 

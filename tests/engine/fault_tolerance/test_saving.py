@@ -56,7 +56,7 @@ def make_runner(work_dir, model=None, epochs=4, **options):
 
 
 def epochs_in(folder):
-    """Names of the checkpoints of epochs and of partly written files."""
+    """Names of the checkpoints of epochs."""
     return sorted(path.name for path in folder.glob('epoch_*'))
 
 
@@ -73,11 +73,13 @@ def test_outdated_checkpoints_and_former_best_ones_are_removed(tmp_path):
 
 def test_a_resumed_run_removes_what_a_killed_run_had_half_written(tmp_path):
     make_runner(tmp_path, epochs=2).train()
-    (tmp_path / 'epoch_3.pth.part').write_bytes(b'half')
+    part = tmp_path / '.host-1.part'
+    part.write_bytes(b'half')
     resumed = make_runner(tmp_path, epochs=2)
     resumed.resume(str(tmp_path / 'epoch_2.pth'))
     resumed.train()
     assert epochs_in(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
+    assert not part.exists()
 
 
 def test_a_checkpoint_can_be_saved_without_training(tmp_path):
@@ -95,7 +97,7 @@ def test_the_outdated_checkpoint_is_there_until_the_new_one_is_written(tmp_path)
 
     sys.addaudithook(watch)  # stays for the whole process, and looks at this folder alone
     make_runner(tmp_path, epochs=2, max_keep_ckpts=1).train()
-    assert ('epoch_2.pth', ['epoch_1.pth', 'epoch_2.pth.part']) in seen
+    assert ('epoch_2.pth', ['epoch_1.pth']) in seen
     assert epochs_in(tmp_path) == ['epoch_2.pth']
 
 

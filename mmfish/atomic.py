@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import socket
+import threading
 from pathlib import Path
 
 # The name of a file that is still being written ends with this.
@@ -11,7 +13,8 @@ PART = '.part'
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a file under another name, flush it to the disk, and rename it.
 
-    Whenever the process is killed, there is either the complete new file or the old one.
+    Whenever the process is killed, there is either the complete new file or the old one. Several
+    processes may write the same file at once. A link of that name is replaced, not followed.
 
     Args:
         path: of the file; folders that do not exist are made.
@@ -21,7 +24,8 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         OSError: the file could not be written. The old one is still there.
     """
     path = Path(path)
-    part = path.with_name(path.name + PART)
+    # No other thread on any machine that shares the folder writes under this name.
+    part = path.with_name(f'.{socket.gethostname()}-{threading.get_native_id()}{PART}')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(part, 'wb') as file:
@@ -29,7 +33,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         part.unlink(missing_ok=True)
         raise
     # The new name has to survive a loss of power, too. Windows cannot open a folder, and some

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from mmfish.checkpoints.atomic import write_atomically
+from mmfish.atomic import write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
