@@ -7,6 +7,7 @@ _base_ = [
 
 num_classes = 3
 model = dict(
+    backbone=dict(zero_init_residual=False),  # the figures in the docs were measured without it
     rpn_head=dict(anchor_generator=dict(scales=[6])),
     roi_head=dict(bbox_head=dict(num_classes=num_classes), mask_head=dict(num_classes=num_classes)),
     # An image has five shapes at most.
