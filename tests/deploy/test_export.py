@@ -96,6 +96,11 @@ def test_a_file_finds_what_the_inferencer_finds(exported, checkpoint, picture, r
     check_agreement(exported, checkpoint, picture, runtime)
 
 
+def mask_of(result):
+    return mask_utils.decode([result['segmentation']])
+
+
+@pytest.mark.slow
 def test_the_command_predicts_with_a_file_what_it_predicts_with_a_checkpoint(
     exported, checkpoint, picture, tmp_path, monkeypatch
 ):
@@ -105,7 +110,8 @@ def test_the_command_predicts_with_a_file_what_it_predicts_with_a_checkpoint(
     results = {}
     for model in (checkpoint, str(exported)):
         out = tmp_path / 'out' / Path(model).suffix[1:]
-        options = ['--score-thr', '0', '--device', 'cpu', '--batch-size', '2']
+        # A checkpoint's predictions change where images of several sizes share a batch.
+        options = ['--score-thr', '0', '--device', 'cpu', '--batch-size', '1']
         arguments = ['mmfish', 'predict', model, *inputs, '--out', str(out), *options]
         monkeypatch.setattr(sys, 'argv', arguments)
         main()
@@ -123,7 +129,7 @@ def test_the_command_predicts_with_a_file_what_it_predicts_with_a_checkpoint(
             if all(one[k] == other[k] for k in ('image_id', 'file_name', 'category_name'))
             and np.abs(np.subtract(one['bbox'], other['bbox'])).max() <= 0.01
             and abs(one['score'] - other['score']) < 1e-4
-            and mask_utils.iou([one['segmentation']], [other['segmentation']], [0])[0, 0] > 0.999
+            and (mask_of(one) != mask_of(other)).sum() <= 1
         ]
         same += len(others) == 1
     # With random weights one of many boxes with almost the same score may take another's place.
