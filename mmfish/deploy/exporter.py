@@ -152,7 +152,7 @@ def _description(model: BaseModel, graph: nn.Module) -> dict[str, Any]:
             )
     description = dict(classes=meta.get('classes'), pipeline=pipeline)
     if isinstance(meta.get('palette'), list | tuple):  # or the word 'random'
-        description['palette'] = meta['palette']
+        description['palette'] = meta['palette'][: len(meta.get('classes') or ())]
     if isinstance(graph, DetectorGraph):
         description['score_thr'] = graph.score_thr.item()
         if 'masks' in graph.outputs:

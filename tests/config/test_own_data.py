@@ -151,7 +151,7 @@ def test_a_work_directory_that_cannot_be_written_to_is_one_sentence(tmp_path):
     (tmp_path / 'work').touch()
     cfg = Config.fromfile(MASKS)
     cfg.work_dir = str(tmp_path / 'work')
-    with pytest.raises(UsageError, match=r'own_data/train\.json cannot be written') as raised:
+    with pytest.raises(UsageError, match=r'own_data/train_0\.5\.json cannot be written') as raised:
         own_data(cfg, tmp_path / 'data', val_fraction=0.5)
     assert '\n' not in str(raised.value)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmdet.datasets import CocoDataset
 from mmengine.registry import DefaultScope
 from mmpretrain import get_model
 from pycocotools import mask as mask_utils
@@ -188,6 +189,8 @@ def test_a_file_describes_itself(exported, checkpoint):
         half=False,
         outputs=['boxes', 'scores', 'labels', 'masks'],
         classes=list(CLASSES),
+        # The config names no colours: MMDetection gives the classes its own for COCO.
+        palette=[list(colour) for colour in CocoDataset.METAINFO['palette'][: len(CLASSES)]],
         pipeline=[dict(type='Resize', scale=[160, 128], keep_ratio=True)],
         score_thr=0.0,
         mask_thr=0.5,
