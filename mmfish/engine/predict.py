@@ -118,6 +118,11 @@ def prepare_predicting(cfg: Config) -> Config:
     cfg = Config(cfg.to_dict())
     cfg.setdefault('default_scope', 'mmdet')
     use_own_transforms(cfg)
+    loading = loading_of(cfg)
+    if loading is not None:
+        # Images are decoded before they come to the inferencer. It replaces this step, which
+        # OpenMMLab's MMDetection knows by its plain name only.
+        loading['type'] = 'LoadImageFromFile'
     # The inferencer wants one, and that of the config may write elsewhere.
     cfg.visualizer = dict(type='mmdet.DetLocalVisualizer')
     return cfg
