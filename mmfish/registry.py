@@ -6,6 +6,7 @@ config. `publish` adds their components to the roots, which every scope falls ba
 plain ``type='FishNet'`` work once mmfish has been imported.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.model import PretrainedInit
@@ -55,6 +56,16 @@ def component(kind: Any, registry: Registry, scope: str | None = None) -> Any:
         return kind
     with registry.switch_scope_and_registry(scope) as scoped:
         return scoped.get(kind)
+
+
+def type_name(part: Mapping[str, Any]) -> str:
+    """The name of the class that a part of a config is for, without its scope; '' if it has none.
+
+    Args:
+        part: whose ``type`` is a name, or the class itself as in pure-Python configs.
+    """
+    kind = part.get('type', '')
+    return getattr(kind, '__name__', str(kind).rpartition('.')[2])
 
 
 def pretrained_cfg(init_cfg: Any) -> dict | None:

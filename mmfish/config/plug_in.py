@@ -34,7 +34,7 @@ from mmfish.config.levels import (
 from mmfish.config.paths import dicts, read_config
 from mmfish.errors import UsageError
 from mmfish.models import FishNet
-from mmfish.registry import component, pretrained_cfg
+from mmfish.registry import component, pretrained_cfg, type_name
 
 # The public weights that need no manual download, by arch.
 WEIGHTS = dict(fishnet150='pytorchcv://fishnet150')
@@ -100,7 +100,7 @@ def plug_in(
         raise UsageError(
             f'{cfg.filename or "the config"} has no ResNet-like backbone that FishNet could take '
             f'the place of: expected one in model, or in its detector, and found '
-            f'{", ".join(_name(chain[-1].backbone) for chain in models.values()) or "none"}'
+            f'{", ".join(type_name(chain[-1].backbone) for chain in models.values()) or "none"}'
         )
     _normalise_as_imagenet(cfg.get('data_preprocessor'))
     for model in itertools.chain(*with_resnet.values()):
@@ -136,7 +136,7 @@ def _plug_into(
     """Give FishNet to one of a config's models; its dotted name is for the log."""
     backbone = host.backbone
     parts = {key: part for key, part in host.items() if key not in APART}
-    special = {kind: SPECIAL[kind] for kind in map(_name, dicts(parts)) if kind in SPECIAL}
+    special = {kind: SPECIAL[kind] for kind in map(type_name, dicts(parts)) if kind in SPECIAL}
     for kind, reason in special.items():
         if reason not in ('project', 'pass'):
             raise UsageError(f'FishNet cannot go into a model with {kind}: {reason}')
@@ -145,8 +145,8 @@ def _plug_into(
     lost = [option for option in LOST if backbone.get(option)]
     if lost:
         _log(
-            f'{name}.backbone: the {_name(backbone)} of this config has {", ".join(lost)}, which '
-            'FishNet does not have: left out'
+            f'{name}.backbone: the {type_name(backbone)} of this config has {", ".join(lost)}, '
+            'which FishNet does not have: left out'
         )
     options = dict(
         arch=arch,
@@ -161,7 +161,7 @@ def _plug_into(
     fish = fishnet_on_meta({**options, 'norm_cfg': None})
     levels = levels_of(fish, options['in_channels'])
     _check_strides(
-        f'{_name(backbone)} has at out_indices={old.out_indices}', old_levels, options, levels
+        f'{type_name(backbone)} has at out_indices={old.out_indices}', old_levels, options, levels
     )
     if 'norm_cfg' not in backbone_options:
         _fit_groups(name, options, fish, registry)
@@ -196,8 +196,8 @@ def _old_backbone(registry: Registry, backbone: ConfigDict) -> tuple[nn.Module, 
         net = registry.build(plain).to('meta')
     except (TypeError, ValueError, KeyError, AssertionError) as error:
         raise UsageError(
-            f'the {_name(backbone)} that FishNet would take the place of cannot be built itself: '
-            f'{type(error).__name__} {error}'
+            f'the {type_name(backbone)} that FishNet would take the place of cannot be built '
+            f'itself: {type(error).__name__} {error}'
         ) from error
     return net, levels_of(net, backbone.get('in_channels', 3))
 
@@ -319,7 +319,7 @@ def _set_neck_channels(host: ConfigDict, old: Sequence[int], new: Sequence[int])
         Whether there were any to set.
     """
     for neck in necks_of(host):
-        if SPECIAL.get(_name(neck)) != 'pass':
+        if SPECIAL.get(type_name(neck)) != 'pass':
             return _replace_channels(neck, old, new)
     heads = [host[key] for key in host if key not in ('backbone', 'neck', *APART)]
     return any([_replace_channels(head, old, new) for head in heads])
@@ -354,12 +354,6 @@ def _normalise_as_imagenet(preprocessor: Any) -> None:
             # Images that were turned from RGB to BGR are left as they come.
             came_as_rgb = node.pop('rgb_to_bgr', False)
             node['to_rgb' if 'to_rgb' in node else 'bgr_to_rgb'] = not came_as_rgb
-
-
-def _name(part: Mapping[str, Any]) -> str:
-    """The type of a component without its scope; '' if it has none."""
-    kind = part.get('type', '')
-    return getattr(kind, '__name__', str(kind).rpartition('.')[2])
 
 
 def _log(message: str) -> None:

@@ -15,7 +15,7 @@ from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 from mmengine.structures import PixelData
 
 from mmfish.config.paths import dicts
-from mmfish.registry import pretrained_cfg
+from mmfish.registry import pretrained_cfg, type_name
 
 PERSON = (3, 256, 128)  # an image for ReID
 ROAD = (3, 320, 800)  # an image for detectors of lanes, whose heads have its size built in
@@ -63,12 +63,6 @@ def remove_checkpoints(model: dict) -> None:
         part.pop('pretrained', None)
         if 'teacher_ckpt' in part:
             part['teacher_ckpt'] = None
-
-
-def type_name(part: dict) -> str:
-    """The name of the class that a part of a config is for, written as a name or as the class."""
-    kind = part.get('type', '')
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def _detection_inputs(model: dict, size: int, images: int) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import collect_env
 
-from mmfish.engine.inputs import model_inputs, remove_checkpoints, type_name
+from mmfish.engine.inputs import model_inputs, remove_checkpoints
 from mmfish.errors import UsageError
+from mmfish.registry import type_name
 from mmfish.stack import compile_ops
 
 # Of `collect_env`: the versions, which `mmfish check` has printed before, and what takes too much
