@@ -2,7 +2,7 @@
 _base_ = [
     '../../configs/_base_/mask_rcnn_fishnet77_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
-    'mmdet::_base_/default_runtime.py',
+    '../../configs/_base_/schedule_cpu.py',
 ]
 
 num_classes = 3
@@ -62,20 +62,11 @@ test_evaluator = val_evaluator
 
 # Two processes with four images each: one process keeps little more than one core busy.
 max_iters = 700
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=350)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
-    # The thinner a convolution, the larger its initial weights, and Adam's steps do not grow with
-    # them.
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=5))),
-    clip_grad=dict(max_norm=5.0),
-)
+train_cfg = dict(max_iters=max_iters, val_interval=350)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=30),
     dict(type='CosineAnnealingLR', by_epoch=False, T_max=max_iters, eta_min=0),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(by_epoch=False, interval=max_iters))
-log_processor = dict(by_epoch=False)
+default_hooks = dict(
+    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=max_iters)
+)
