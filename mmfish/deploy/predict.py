@@ -15,7 +15,7 @@ from mmfish.inference.files import Summary, check_inputs, predict_files
 
 def predict_exported(
     file: str | os.PathLike,
-    inputs: Iterable[str | os.PathLike],
+    inputs: str | os.PathLike | Iterable[str | os.PathLike],
     out: str | os.PathLike,
     *,
     config: str | os.PathLike | None = None,

@@ -46,7 +46,7 @@ PACKAGES = ('mmfish', 'mmdet', 'mmpretrain', 'mmcv', 'mmengine', 'torch', 'torch
 
 def run_predict(
     model: str | os.PathLike,
-    inputs: Iterable[str | os.PathLike],
+    inputs: str | os.PathLike | Iterable[str | os.PathLike],
     out: str | os.PathLike,
     *,
     config: str | os.PathLike | None = None,
@@ -82,7 +82,6 @@ def run_predict(
         UsageError: a number is out of its range, the device is not there, or ``out`` is a file,
             among the inputs, or cannot be written to.
     """
-    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     files, others = check_inputs(inputs, out, score_thr, batch_size)
     check_device(device)
     cfg, checkpoint = find_model(model, config)

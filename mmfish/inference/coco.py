@@ -72,6 +72,8 @@ def coco_results(
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """The run-length code of a mask, as ``pycocotools.mask.encode`` writes it.
 
+    Written here because a machine that only runs an exported file need not have pycocotools.
+
     Args:
         mask: (H, W), bool.
 

@@ -73,7 +73,10 @@ class Frame(NamedTuple):
 
 
 def check_inputs(
-    inputs: Iterable[str | os.PathLike], out: str | os.PathLike, score_thr: float, batch_size: int
+    inputs: str | os.PathLike | Iterable[str | os.PathLike],
+    out: str | os.PathLike,
+    score_thr: float,
+    batch_size: int,
 ) -> tuple[list[File], list[str]]:
     """Find the files to be predicted, and check the arguments of `predict_files`.
 

@@ -31,13 +31,15 @@ class File(NamedTuple):
         return self.path.suffix.lower() in VIDEOS
 
 
-def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[File], list[str], list[Path]]:
+def find_files(
+    inputs: str | os.PathLike | Iterable[str | os.PathLike],
+) -> tuple[list[File], list[str], list[Path]]:
     """Find the images and videos that are meant.
 
     Args:
-        inputs: images, videos, folders, and patterns such as ``'photos/*.jpg'`` (``**`` stands for
-            any number of folders). Folders are searched with all folders below them, also those
-            that they link to, without hidden files.
+        inputs: one or several of images, videos, folders, and patterns such as ``'photos/*.jpg'``
+            (``**`` stands for any number of folders). Folders are searched with all folders below
+            them, also those that they link to, without hidden files.
 
     Returns:
         The files, each once, in the order of the inputs and sorted within a folder; the names of
@@ -46,6 +48,7 @@ def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[File], list[st
     Raises:
         DataError: an input is not there, a pattern matches nothing, or there is no image.
     """
+    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     found: dict[Path, None] = {}
     roots = []
     folders = []

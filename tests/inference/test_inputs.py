@@ -149,3 +149,9 @@ def test_videos_are_read_frame_by_frame(tmp_path):
     path.write_text('no video')
     with pytest.raises(DataError, match='no video'):
         read_video(path)
+
+
+def test_one_input_may_be_given_by_itself(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((4, 4, 3), np.uint8))
+    for given in (tmp_path, str(tmp_path), tmp_path / 'a.png'):
+        assert [file.path.name for file in find_files(given)[0]] == ['a.png']
