@@ -1,32 +1,37 @@
 """FishNet for MMDetection: backbone, configs, weights and tools.
 
 Importing mmfish makes ``type='FishNet'`` known to every OpenMMLab package;
-``type='mmfish.FishNet'`` works without any import.
+``type='mmfish.FishNet'`` works without any import. Where torch is not installed, `mmfish.deploy`
+runs exported files, and all else says what it needs when it is first used.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 
-from mmfish.stack import check_stack, load_ops
+from mmfish.stack import folder
+from mmfish.version import __version__
 
-check_stack()
-load_ops()
+if folder('torch'):
+    import mmfish.checkpoints  # noqa: F401  makes pytorchcv:// known to MMEngine
+    from mmfish.registry import publish
 
-# Makes pytorchcv:// known to MMEngine.
-import mmfish.checkpoints  # noqa: E402, F401
-from mmfish.config.paths import config_path  # noqa: E402
-from mmfish.config.plug_in import plug_in  # noqa: E402
-from mmfish.models.fusion import fuse  # noqa: E402
-from mmfish.registry import publish  # noqa: E402
-from mmfish.version import __version__  # noqa: E402
-
-publish()
+    publish()
 
 __all__ = ['__version__', 'config_path', 'export', 'fuse', 'own_data', 'plug_in']
-# These take MMDetection's data sets and models, which take seconds to import and print notices.
-LAZY = dict(own_data='mmfish.config.own_data', export='mmfish.deploy')
+# Some of these take MMDetection's data sets and models, which take seconds to import and print
+# notices.
+LAZY = dict(
+    config_path='mmfish.config.paths',
+    export='mmfish.deploy',
+    fuse='mmfish.models.fusion',
+    own_data='mmfish.config.own_data',
+    plug_in='mmfish.config.plug_in',
+)
 
 
 def __getattr__(name: str) -> object:
     if name in LAZY:
         return getattr(import_module(LAZY[name]), name)
+    if not name.startswith('_') and find_spec(f'mmfish.{name}'):
+        return import_module(f'mmfish.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -41,7 +41,9 @@ def main(verb: str | None = None) -> None:
 
     def run() -> None:
         args = parser.parse_args()
-        if args.run is not check:  # which first prints what may be the reason if this fails
+        # `check` first prints what may be the reason if this fails, and an exported file needs none
+        # of these packages.
+        if args.run is not check and not (args.run is predict and _is_exported(args.model)):
             importlib.import_module('mmfish.notices')
         args.run(args)
 
@@ -267,7 +269,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Detect objects in images and videos, draw them and list them."""
-    if args.model.endswith('.onnx'):
+    if _is_exported(args.model):
         from mmfish.deploy.predict import predict_exported as run_predict
     else:
         from mmfish.engine.predict import run_predict
@@ -514,6 +516,10 @@ def _explained(what: str) -> Iterator[None]:
         traceback.print_exc()
         reason = str(error).strip().partition('\n')[0]
         sys.exit(f'mmfish: {what} ({type(error).__name__}: {reason}); see the traceback above')
+
+
+def _is_exported(model: str) -> bool:
+    return model.endswith('.onnx')
 
 
 def _load_config(args: argparse.Namespace, *, training: bool = True) -> Any:

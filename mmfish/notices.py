@@ -9,6 +9,8 @@ import io
 import warnings
 from collections.abc import Iterable
 
+import mmfish.whole_stack  # noqa: F401
+
 
 def import_without_notices(
     modules: Iterable[str] = ('mmdet.datasets', 'mmdet.evaluation', 'mmpretrain.datasets'),

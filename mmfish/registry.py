@@ -6,6 +6,7 @@ config. `publish` adds their components to the roots, which every scope falls ba
 plain ``type='FishNet'`` work once mmfish has been imported.
 """
 
+import mmfish.whole_stack  # noqa: F401  # isort: skip
 from collections.abc import Mapping
 from typing import Any
 

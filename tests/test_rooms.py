@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A room may import the rooms of the floors below its own. The package's own
 # __init__.py lies on top of them all.
 FLOORS = (
-    ('atomic', 'errors', 'notices', 'stack', 'version'),
-    ('registry', 'inference'),
+    ('atomic', 'errors', 'stack', 'version'),
+    ('whole_stack',),
+    ('registry', 'notices', 'inference'),
     ('models',),
     ('checkpoints',),
     ('datasets',),

@@ -1,5 +1,6 @@
 """Weights to start from. A run's own checkpoints: `mmfish.engine.fault_tolerance.saving`."""
 
+import mmfish.whole_stack  # noqa: F401
 from mmfish.checkpoints.convert import (
     convert_checkpoint,
     from_official,

@@ -1,1 +1,3 @@
 """Configs: found by name, given FishNet as the backbone, and checked."""
+
+import mmfish.whole_stack  # noqa: F401

@@ -5,12 +5,19 @@ from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
-from rich.progress import track
 
 from mmfish.deploy.runner import Detector
 from mmfish.errors import UsageError
 from mmfish.inference.coco import Predictions
 from mmfish.inference.files import Summary, check_inputs, predict_files
+
+try:
+    from rich.progress import track
+except ImportError:
+
+    def track(frames: Iterable, description: str, total: int) -> Iterable:
+        """No progress bar: rich comes with MMEngine, and a file can be run without either."""
+        return frames
 
 
 def predict_exported(

@@ -37,8 +37,10 @@ class Detector:
 
     Args:
         file: the ``.onnx`` file.
-        runtime: 'onnxruntime' or 'openvino', both in single precision. Defaults to ONNX Runtime if
-            it is installed, or else OpenVINO.
+        runtime: 'onnxruntime' or 'openvino'. Defaults to ONNX Runtime if it is installed, or else
+            OpenVINO.
+        precision: of the computation: 'f32', or with OpenVINO 'bf16', which is faster on processors
+            that have it and less exact (docs/export.md has the AP).
 
     Attributes:
         classes (list[str]): their names; an object's label is an index into them.
@@ -46,10 +48,13 @@ class Detector:
         metadata (dict[str, Any]): all that the file says of itself; docs/export.md has a table.
 
     Raises:
-        UsageError: there is no such file, it is none of ours, or the runtime is not installed.
+        UsageError: there is no such file, it is none of ours, the runtime is not installed, or it
+            does not compute in that precision.
     """
 
-    def __init__(self, file: str | os.PathLike, runtime: str | None = None) -> None:
+    def __init__(
+        self, file: str | os.PathLike, runtime: str | None = None, precision: str = 'f32'
+    ) -> None:
         file = os.fspath(file)
         if not os.path.isfile(file):
             raise UsageError(f'there is no file {file}: expected one that mmfish.export wrote')
@@ -58,9 +63,15 @@ class Detector:
             raise UsageError(f'runtime must be onnxruntime or openvino, got {runtime!r}')
         if not (onnxruntime if runtime == 'onnxruntime' else openvino):
             raise UsageError(f'{file} needs the package {runtime}: `pip install {runtime}`')
-        load = _onnxruntime if runtime == 'onnxruntime' else _openvino
+        if precision not in (('f32',) if runtime == 'onnxruntime' else ('f32', 'bf16')):
+            raise UsageError(
+                f'{runtime} does not compute in {precision!r}: expected f32, or bf16 with openvino'
+            )
         try:
-            metadata, self._run = load(file)
+            if runtime == 'onnxruntime':
+                metadata, self._run = _onnxruntime(file)
+            else:
+                metadata, self._run = _openvino(file, precision)
         except Exception as error:  # whatever the runtimes make of a damaged file
             raise UsageError(
                 f'{runtime} cannot read {file} ({str(error).strip().partition(chr(10))[0]}): '
@@ -271,10 +282,10 @@ def _onnxruntime(file: str) -> tuple[dict[str, str], Runner]:
     return metadata, lambda image: session.run(None, {'image': image})
 
 
-def _openvino(file: str) -> tuple[dict[str, str], Runner]:
+def _openvino(file: str, precision: str) -> tuple[dict[str, str], Runner]:
     core = openvino.Core()
     model = core.read_model(file)
     metadata = model.get_rt_info('framework').value
     # Without this it computes in bfloat16 where the processor can.
-    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': precision})
     return metadata, lambda image: [array.copy() for array in compiled(image).values()]

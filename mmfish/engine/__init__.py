@@ -1,5 +1,6 @@
 """Training and testing: hooks and runners, the steps of a run, and fault tolerance."""
 
+import mmfish.whole_stack  # noqa: F401
 from mmfish.engine.fault_tolerance.resuming import (
     AverageStatisticsHook,
     ResumableTrainLoop,

@@ -1,5 +1,6 @@
 """The network, its table of architectures, its classifier head and its necks."""
 
+import mmfish.whole_stack  # noqa: F401
 from mmfish.models.archs import ARCHS
 from mmfish.models.cls_head import FishNetClsHead
 from mmfish.models.fishnet import FishNet
