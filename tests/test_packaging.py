@@ -4,6 +4,7 @@ A temporary environment gets the wheel. It sees the installed stack, but not the
 tests run on: an editable install hangs on a .pth file, which is not read from there.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -158,7 +159,7 @@ def test_the_wheel_requires_none_of_the_users_packages(wheel):
     requires = metadata.get_all('Requires-Dist')
     assert [line for line in requires if 'extra ==' not in line] == []
     assert 'onedl-mmcv==2.3.6; extra == "onedl"' in requires
-    assert {'onedl', 'openmmlab', 'dev'} <= set(metadata.get_all('Provides-Extra'))
+    assert {'onedl', 'openmmlab', 'runtime', 'dev'} <= set(metadata.get_all('Provides-Extra'))
     assert metadata['Requires-Python'] == '>=3.10'
 
 
@@ -203,3 +204,32 @@ def test_an_editable_install_links_to_the_source(source, tmp_path):
     code = 'import importlib.util as u; print(u.find_spec("mmfish").origin)'
     assert Path(call(python, '-c', code, cwd=tmp_path).strip()) == source / 'mmfish/__init__.py'
     assert call(python.with_name('mmfish'), '--help', cwd=tmp_path).startswith('usage: mmfish ')
+
+
+def test_the_wheel_runs_an_exported_file_where_nothing_else_is_installed(wheel, tmp_path):
+    uv = shutil.which('uv')
+    if not uv:
+        pytest.skip('uv is not installed, which makes an environment from the package registry')
+    python = tmp_path / 'env' / 'bin' / 'python'
+    call(uv, 'venv', '--python', sys.executable, tmp_path / 'env', cwd=tmp_path)
+    install = [uv, 'pip', 'install', '--python', python, f'mmfish[runtime] @ {wheel.as_uri()}']
+    run = subprocess.run(install, capture_output=True, text=True)
+    if run.returncode and 'error sending request' in run.stderr:
+        pytest.skip(f'the package registry cannot be reached: {run.stderr.splitlines()[-1]}')
+    assert run.returncode == 0, run.stderr
+    look = 'from importlib.util import find_spec as f; print([m for m in {!r} if f(m)])'
+    assert call(python, '-c', look.format(MODULES), cwd=tmp_path) == '[]\n'
+    arguments = ['predict', ROOT / 'demo/shapes_detector.onnx', ROOT / 'demo/shapes_picture.png']
+    call(python.with_name('mmfish'), *arguments, '--out', 'found', cwd=tmp_path)
+    call(sys.executable, '-m', 'mmfish', *arguments, '--out', tmp_path / 'expected', cwd=ROOT)
+    found, expected = (
+        json.loads((tmp_path / name / 'predictions.json').read_text())
+        for name in ('found', 'expected')
+    )
+    assert [(one['category_name'], one['file_name']) for one in found] == [
+        (one['category_name'], one['file_name']) for one in expected
+    ]
+    # The versions of the runtime may differ.
+    for one, other in zip(found, expected, strict=True):
+        assert one['bbox'] == pytest.approx(other['bbox'], abs=0.01)
+        assert one['score'] == pytest.approx(other['score'], abs=1e-4)

@@ -1,0 +1,65 @@
+"""A detector's exported files have its AP, and the file that comes with the demo keeps its own."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.exported import ap_table, average_precision, compare_exported, in_file
+from demo.demonstration import CONFIG
+from demo.shapes import CLASSES, PALETTE, make_shapes
+from mmfish.deploy import Detector
+from mmfish.engine.run import load_config, run_test, run_train
+
+pytest.importorskip('onnxruntime')
+
+DEMO = Path(__file__).resolve().parents[2] / 'demo'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """The beginning of the demo's data set."""
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=400, val=40)
+
+
+def test_the_demos_picture_is_one_of_its_validation_images(data):
+    names = [file.name for file in (data / 'val2017').iterdir()]
+    contents = [(data / 'val2017' / name).read_bytes() for name in names]
+    assert (DEMO / 'shapes_picture.png').read_bytes() in contents
+
+
+@pytest.mark.slow
+def test_the_demos_file_has_the_ap_of_the_detector_it_was_made_of(data):
+    detector = Detector(DEMO / 'shapes_detector.onnx', 'onnxruntime')
+    assert detector.classes == list(CLASSES)
+    assert detector.metadata['palette'] == [list(colour) for colour in PALETTE]
+    ap = average_precision(partial(in_file, detector), data)
+    assert ap == dict(bbox=pytest.approx(0, abs=1e-3), segm=pytest.approx(0, abs=1e-3))
+
+
+@pytest.mark.slow
+def test_files_have_the_ap_of_the_detector_that_they_were_made_of(data, tmp_path):
+    pytest.importorskip('openvino')
+    iterations = 150  # half a minute, and enough for it to find something
+    options = {
+        'train_cfg.max_iters': iterations,
+        'train_cfg.val_interval': iterations,
+        'param_scheduler.1.T_max': iterations,
+        'default_hooks.checkpoint.interval': iterations,
+        'randomness.seed': 0,
+        'experiment_name': 'exported',
+    }
+    cfg = load_config(CONFIG, work_dir=str(tmp_path), data_root=str(data), cfg_options=options)
+    run_train(cfg)
+    measured = compare_exported(tmp_path, data)
+    print(f'\n{ap_table(measured)}')
+    expected = measured['float32', 'PyTorch']
+    assert min(expected.values()) > 0.1
+    for (weights, runtime), ap in measured.items():
+        if weights.startswith('float32') and 'bf16' not in runtime:
+            assert ap == pytest.approx(expected, abs=1e-3)
+    # MMDetection's own evaluation comes to the same.
+    cfg = load_config(CONFIG, work_dir=str(tmp_path), data_root=str(data))
+    metrics = run_test(cfg, str(tmp_path / f'iter_{iterations}.pth'))
+    for kind, ap in expected.items():
+        assert metrics[f'coco/{kind}_mAP'] == pytest.approx(ap, abs=1e-3)
