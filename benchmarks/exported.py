@@ -50,7 +50,7 @@ def compare_exported(model: str | Path, data_root: Path) -> dict[tuple[str, str]
             size = file.stat().st_size / 1e6
             weights = f'{"float16" if half else "float32"}, {size:.1f} MB'
             for name, (runtime, precision) in RUNS.items():
-                detector = Detector(file, runtime, precision)
+                detector = Detector(file, runtime, precision=precision)
                 measured[weights, name] = average_precision(partial(in_file, detector), data_root)
     return measured
 

@@ -207,7 +207,8 @@ def test_an_editable_install_links_to_the_source(source, tmp_path):
 
 
 def test_the_wheel_runs_an_exported_file_where_nothing_else_is_installed(wheel, tmp_path):
-    uv = shutil.which('uv')
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    uv = shutil.which('uv', path=beside)
     if not uv:
         pytest.skip('uv is not installed, which makes an environment from the package registry')
     python = tmp_path / 'env' / 'bin' / 'python'

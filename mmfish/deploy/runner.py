@@ -30,6 +30,8 @@ except ImportError:
     openvino = None
 
 Array = np.ndarray
+# What each runtime computes in, whatever the weights are kept in.
+PRECISIONS = dict(onnxruntime=('f32',), openvino=('f32', 'bf16'))
 
 
 class Detector:
@@ -39,8 +41,8 @@ class Detector:
         file: the ``.onnx`` file.
         runtime: 'onnxruntime' or 'openvino'. Defaults to ONNX Runtime if it is installed, or else
             OpenVINO.
-        precision: of the computation: 'f32', or with OpenVINO 'bf16', which is faster on processors
-            that have it and less exact (docs/export.md has the AP).
+        precision: 'f32', or with OpenVINO 'bf16', which is faster where the processor can compute
+            in it, and less exact. Defaults to 'f32'.
 
     Attributes:
         classes (list[str]): their names; an object's label is an index into them.
@@ -49,11 +51,11 @@ class Detector:
 
     Raises:
         UsageError: there is no such file, it is none of ours, the runtime is not installed, or it
-            does not compute in that precision.
+            has no such precision.
     """
 
     def __init__(
-        self, file: str | os.PathLike, runtime: str | None = None, precision: str = 'f32'
+        self, file: str | os.PathLike, runtime: str | None = None, *, precision: str = 'f32'
     ) -> None:
         file = os.fspath(file)
         if not os.path.isfile(file):
@@ -63,9 +65,10 @@ class Detector:
             raise UsageError(f'runtime must be onnxruntime or openvino, got {runtime!r}')
         if not (onnxruntime if runtime == 'onnxruntime' else openvino):
             raise UsageError(f'{file} needs the package {runtime}: `pip install {runtime}`')
-        if precision not in (('f32',) if runtime == 'onnxruntime' else ('f32', 'bf16')):
+        if precision not in PRECISIONS[runtime]:
             raise UsageError(
-                f'{runtime} does not compute in {precision!r}: expected f32, or bf16 with openvino'
+                f'{runtime} does not compute in {precision!r}: expected '
+                f'{" or ".join(PRECISIONS[runtime])}'
             )
         try:
             if runtime == 'onnxruntime':

@@ -99,7 +99,7 @@ def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="must be onnxruntime or openvino, got 'tensorrt'"):
         Detector(tmp_path / 'model.onnx', 'tensorrt')
     with pytest.raises(UsageError, match="onnxruntime does not compute in 'bf16': expected"):
-        Detector(tmp_path / 'model.onnx', 'onnxruntime', 'bf16')
+        Detector(tmp_path / 'model.onnx', 'onnxruntime', precision='bf16')
     monkeypatch.setattr(runner, 'onnxruntime', None)
     monkeypatch.setattr(runner, 'openvino', None)
     with pytest.raises(UsageError, match='needs the package onnxruntime: `pip install'):
