@@ -72,8 +72,9 @@ def test_the_command_writes_what_it_writes_beside_torch(how, machine, expected, 
     assert (out / PICTURE.name).stat().st_size > PICTURE.stat().st_size
 
 
-@pytest.mark.parametrize('reader', ['cv2', 'PIL'])
-@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize(
+    ('reader', 'runtime'), [('cv2', 'onnxruntime'), ('PIL', 'onnxruntime'), ('cv2', 'openvino')]
+)
 def test_the_detector_takes_either_runtime_and_either_package_for_images(
     reader, runtime, machine, expected
 ):
