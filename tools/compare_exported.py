@@ -1,6 +1,6 @@
 """AP of the demo's detector and of its exported files: `python tools/compare_exported.py`.
 
-It takes what `make demo` has trained, and about five minutes of one CPU core.
+It takes what `make demo` has trained, or another detector for the same data.
 """
 
 import argparse
