@@ -54,7 +54,11 @@ def test_convolutions_run_alone_at_the_same_shapes_and_layout(training):
 
 @pytest.mark.parametrize(
     ('kind', 'step'),
-    [('backbone', 'inference'), ('backbone', 'training'), ('detector', 'inference')],
+    [
+        ('backbone', 'inference'),
+        pytest.param('backbone', 'training', marks=pytest.mark.slow),
+        pytest.param('detector', 'inference', marks=pytest.mark.slow),
+    ],
 )
 def test_a_benchmark_measures_its_networks(kind, step):
     mode = 'fused, channels-last' if step == 'inference' else 'FrozenBN, channels-last, with_cp'

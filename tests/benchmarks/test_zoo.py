@@ -64,6 +64,7 @@ def test_outcomes_of_another_arch_are_not_read(results):
     assert read_results(results, 'fishnet99') == {}
 
 
+@pytest.mark.slow
 def test_a_crash_with_fishnet_leaves_the_outcome_of_the_control(tmp_path, monkeypatch):
     monkeypatch.setitem(COLUMNS, 'FishNet', lambda cfg, arch, data: os._exit(139))
     monkeypatch.delitem(COLUMNS, OWN_DATA)
@@ -148,6 +149,7 @@ def test_three_classes_train_predict_and_are_evaluated(retinanet):
     assert all(loss > 0 for loss in try_model(retinanet, load=True).values())
 
 
+@pytest.mark.slow
 def test_more_classes_than_the_data_has_fail(retinanet):
     retinanet.model.bbox_head.num_classes = 80
     with pytest.raises(IndexError):
