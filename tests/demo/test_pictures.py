@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from slow_cases import slow_except
 
 from demo.pictures import prediction_grid, training_curves
 from demo.shapes import make_shapes
@@ -72,9 +71,8 @@ def test_grid_shows_the_predictions_on_the_right(grid: Any, results: list[dict])
     assert halves(full, empty) == (False, True)
 
 
-@pytest.mark.parametrize(
-    'part', slow_except(['segmentation'], ['bbox', 'segmentation', 'score', 'category_id'])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('part', ['bbox', 'segmentation', 'score', 'category_id'])
 def test_grid_shows_every_part_of_a_prediction(grid: Any, results: list[dict], part: str) -> None:
     before, first = grid(results), results[0]
     other = (

@@ -8,5 +8,9 @@ import pytest
 
 def slow_except(fast: Container, cases: Iterable) -> list[Any]:
     """Cases for `pytest.mark.parametrize`, all of them marked slow but those in ``fast``."""
-    slow = pytest.mark.slow
-    return [case if case in fast else pytest.param(case, marks=slow) for case in cases]
+
+    def slow(case: Any) -> Any:
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, marks=pytest.mark.slow)
+
+    return [case if case in fast else slow(case) for case in cases]
