@@ -2,9 +2,9 @@
 
 Each config with a ResNet-like backbone is built, takes one training step with its own optimiser and
 predicts, on a CPU; once as it is shipped and once for every other column of the table. Its images
-are made up, or, with a data set of three classes, loaded and changed by its own pipelines. Weights
-are not downloaded. Fewer proposals and small images that are not padded to a training's full size
-make it small enough for a CPU; nothing else is changed.
+are made up, or, with a data set of three classes, loaded and changed by its own pipelines. No
+weights are downloaded but BERT's, for Grounding DINO. Fewer proposals and small images that are not
+padded to a training's full size make it small enough for a CPU; nothing else is changed.
 """
 
 import contextlib
