@@ -84,9 +84,6 @@ setup(
     cmdclass={'build_py': BuildWithMim},
     extras_require={
         name: requirements(name)
-        for name in (
-            *('onedl', 'openmmlab', 'weights', 'convert', 'export', 'runtime', 'digits', 'zoo'),
-            'dev',
-        )
+        for name in ('onedl', 'openmmlab', 'weights', 'convert', 'export', 'runtime', 'digits', 'dev')
     },
 )

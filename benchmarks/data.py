@@ -1,5 +1,6 @@
 """A small data set of three classes, and what the pipelines of a config make of it."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,31 +28,29 @@ def write_data(root: Path, size: int = 128) -> None:
     """
     noise = np.random.default_rng(0)
     side = size // 2
-    for split, images in (('train2017', 2), ('val2017', 1)):
-        content: dict[str, list] = dict(images=[], annotations=[])
-        content['categories'] = [dict(id=i, name=name) for i, name in enumerate(TEXT, 1)]
-        for image in range(images):
-            name = f'{image}.png'
-            imwrite(
-                noise.integers(256, size=(size, size, 3), dtype=np.uint8), f'{root}/{split}/{name}'
-            )
-            content['images'].append(dict(id=image, file_name=name, height=size, width=size))
-            for category in content['categories']:
-                x, y = 8 * category['id'], 16 * category['id']
-                corners = [x, y, x + side, y, x + side, y + side, x, y + side]
-                content['annotations'].append(
-                    dict(
-                        id=len(content['annotations']) + 1,
-                        image_id=image,
-                        category_id=category['id'],
-                        bbox=[x, y, side, side],
-                        area=side * side,
-                        iscrowd=0,
-                        segmentation=[corners],
-                    )
+    categories = [dict(id=i, name=name) for i, name in enumerate(TEXT, 1)]
+    for split, count in (('train2017', 2), ('val2017', 1)):
+        images = [dict(id=i, file_name=f'{i}.png', height=size, width=size) for i in range(count)]
+        for image in images:
+            pixels = noise.integers(256, size=(size, size, 3), dtype=np.uint8)
+            imwrite(pixels, f'{root}/{split}/{image["file_name"]}')
+        annotations = []
+        for image, category in itertools.product(images, categories):
+            x, y = 8 * category['id'], 16 * category['id']
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image['id'],
+                    category_id=category['id'],
+                    bbox=[x, y, side, side],
+                    area=side * side,
+                    iscrowd=0,
+                    segmentation=[[x, y, x + side, y, x + side, y + side, x, y + side]],
                 )
+            )
         file = root / 'annotations' / f'instances_{split}.json'
         file.parent.mkdir(exist_ok=True)
+        content = dict(images=images, categories=categories, annotations=annotations)
         file.write_text(json.dumps(content))
 
 

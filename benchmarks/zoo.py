@@ -2,9 +2,9 @@
 
 Each config with a ResNet-like backbone is built, takes one training step with its own optimiser and
 predicts, on a CPU; once as it is shipped and once for every other column of the table. Its images
-are made up, or, with a data set of three classes, loaded and changed by its own pipelines. Weights
-are not downloaded. Fewer proposals and small images that are not padded to a training's full size
-make it small enough for a CPU; nothing else is changed.
+are made up, or, with a data set of three classes, loaded and changed by its own pipelines. No
+weights are downloaded but BERT's, for Grounding DINO. Fewer proposals and small images that are not
+padded to a training's full size make it small enough for a CPU; nothing else is changed.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ import resource
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import set_random_seed
+from torch import Tensor
 
 from benchmarks.data import data_set, loaded_inputs, write_data
 from demo.markdown import markdown_table
@@ -38,7 +38,8 @@ from mmfish.config.levels import hosts, model_registry
 from mmfish.config.own_data import own_data
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import has_resnet, plug_in
-from mmfish.engine.inputs import model_inputs, remove_checkpoints
+from mmfish.engine.inputs import model_inputs
+from mmfish.engine.trial import random_model
 from mmfish.errors import UsageError
 from mmfish.stack import folder
 
@@ -61,14 +62,14 @@ LIMITS = dict(nms_pre=200, max_per_img=50, num_proposals=50, num=64, num_points=
 # full rate can go far astray.
 LR_FACTOR = 0.001
 MEMORY = 16 << 30  # bytes that a process may take, so that the machine stays usable
+ZOO = folder('mmdet') / '.mim' / 'configs'
 PASSED, REFUSED = 'passed', 'refused, because '
 
 
 def zoo_configs() -> Iterator[str]:
     """The paths, below MMDetection's ``configs``, of those with a ResNet-like backbone."""
-    root = _zoo()
-    for path in sorted(root.rglob('*.py')):
-        name = path.relative_to(root).as_posix()
+    for path in sorted(ZOO.rglob('*.py')):
+        name = path.relative_to(ZOO).as_posix()
         if name.startswith('common/') or '_base_' in path.parts:
             continue
         try:
@@ -76,9 +77,8 @@ def zoo_configs() -> Iterator[str]:
         except (OSError, ImportError):  # it inherits from a file that is not shipped
             continue
         with model_registry(cfg) as registry:
-            found = any(has_resnet(chain[-1], registry) for chain in hosts(cfg).values())
-        if found:
-            yield name
+            if any(has_resnet(chain[-1], registry) for chain in hosts(cfg).values()):
+                yield name
 
 
 def by_family(configs: Iterable[str]) -> dict[str, list[str]]:
@@ -89,7 +89,7 @@ def by_family(configs: Iterable[str]) -> dict[str, list[str]]:
     return dict(sorted(families.items()))
 
 
-def try_model(cfg: Config, size: int = SIZES[0], *, load: bool = False) -> dict[str, float]:
+def try_model(cfg: Config, size: int = SIZES[0], *, load: bool = False) -> dict[str, Tensor]:
     """Build a model, do one training step and one prediction.
 
     Args:
@@ -107,26 +107,15 @@ def try_model(cfg: Config, size: int = SIZES[0], *, load: bool = False) -> dict[
         LookupError: the model did not return one prediction for each image.
     """
     register_all_modules()
-    set_random_seed(0)
-    # Where the runner writes how far a training is.
-    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
     cfg = Config(cfg.to_dict())
-    remove_checkpoints(cfg.model)
     for part in dicts(cfg.model):
         part.pop('batch_augments', None)
         if load and 'score_thr' in part:
-            part['score_thr'] = (
-                0.0  # the evaluator fails at predictions of classes that are not there
-            )
+            part['score_thr'] = 0.0  # so that classes that are not there are predicted
         for key in LIMITS.keys() & part.keys():
             if isinstance(part[key], int) and part[key] > 0:
                 part[key] = min(part[key], LIMITS[key])
-    with tempfile.TemporaryDirectory() as language_model:
-        if 'language_model' in cfg.model:
-            _write_language_model(language_model)
-            cfg.model.language_model.name = language_model
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    model.init_weights()
+    model = revert_sync_batchnorm(random_model(cfg))
 
     losses = {}
     if 'optim_wrapper' in cfg:  # trackers of parts that are trained apart have none
@@ -134,76 +123,55 @@ def try_model(cfg: Config, size: int = SIZES[0], *, load: bool = False) -> dict[
         options = {**cfg.optim_wrapper, 'type': 'OptimWrapper'}
         options = {k: v for k, v in options.items() if k not in ('loss_scale', 'dtype', 'use_fsdp')}
         options['optimizer'].lr *= LR_FACTOR
-        optim_wrapper = build_optim_wrapper(model, options)
-        model.train()
         batch = loaded_inputs(cfg, 'train', size) if load else model_inputs(cfg.model, size)
-        losses = model.train_step(batch, optim_wrapper)
+        losses = model.train().train_step(batch, build_optim_wrapper(model, options))
     for name, value in [*losses.items(), *model.named_parameters()]:
         if not value.isfinite().all():
             raise FloatingPointError(f'{name} is not finite after a training step')
 
-    model.eval()
     if load:
         batch = loaded_inputs(cfg, 'val', size)
     else:
         batch = model_inputs(cfg.model, size, images=1, training=False)
     with torch.no_grad():
-        predictions = model.test_step(batch)
-    if load:
+        predictions = model.eval().test_step(batch)
+    if load:  # fails at predictions of classes that are not there
         evaluator = Evaluator(cfg.val_evaluator)
         evaluator.dataset_meta = data_set(cfg, 'val').metainfo
         evaluator.process(predictions, batch)
         evaluator.evaluate(len(predictions))
     if len(predictions) != len(batch['data_samples']):
         raise LookupError(f'{len(predictions)} predictions for {len(batch["data_samples"])} images')
-    return {name: float(value.sum()) for name, value in losses.items()}
+    return losses
 
 
 def run_zoo(
-    configs: Iterable[str],
-    results: Path,
-    *,
-    one_per_family: bool = False,
-    arch: str = 'fishnet77',
-    limit: float = 600,
-) -> Iterator[tuple[str, Outcomes]]:
+    configs: Iterable[str], results: Path, *, arch: str = 'fishnet77', limit: float = 600
+) -> dict[str, Outcomes]:
     """Try configs and keep what came out.
 
     Args:
         configs: paths below MMDetection's ``configs``.
         results: a file with one line of JSON per config and arch. Those in it are not tried again.
-        one_per_family: try one config of each family; where its control fails, up to two more.
         arch: of `FishNet`.
         limit: seconds for a config and a column; what takes longer has failed.
 
-    Yields:
-        Each config and its outcomes.
+    Returns:
+        The outcomes of these configs and of all others in the file.
     """
     done = read_results(results, arch)
     results.parent.mkdir(parents=True, exist_ok=True)
-
-    def outcomes(config: str) -> Outcomes:
-        missing = COLUMNS.keys() - done.setdefault(config, {}).keys()
-        if missing:
-            with tempfile.TemporaryDirectory() as data:
-                write_data(Path(data))
-                done[config] |= {
-                    name: _in_a_process(config, name, arch, data, limit)
-                    for name in COLUMNS
-                    if name in missing
-                }
-            with results.open('a') as file:
-                file.write(json.dumps(dict(arch=arch, config=config, **done[config])) + '\n')
-            print(config, *done[config].values(), sep=' | ', flush=True)
-        return done[config]
-
-    if not one_per_family:
-        yield from ((config, outcomes(config)) for config in configs)
-        return
-    for candidates in by_family(configs).values():
-        passing = (name for name in candidates[:3] if outcomes(name)['control'] == PASSED)
-        config = next(passing, candidates[0])
-        yield config, outcomes(config)
+    with tempfile.TemporaryDirectory() as data:
+        write_data(Path(data))
+        for config in configs:
+            row = done.setdefault(config, {})
+            missing = [column for column in COLUMNS if column not in row]
+            if missing:
+                row |= {name: _in_a_process(config, name, arch, data, limit) for name in missing}
+                with results.open('a') as file:
+                    file.write(json.dumps(dict(arch=arch, config=config, **row)) + '\n')
+                print(config, *row.values(), sep=' | ', flush=True)
+    return done
 
 
 def read_results(results: Path, arch: str) -> dict[str, Outcomes]:
@@ -218,25 +186,27 @@ def read_results(results: Path, arch: str) -> dict[str, Outcomes]:
     }
 
 
-def zoo_tables(
-    families: dict[str, Outcomes], configs: dict[str, Outcomes], totals: tuple[int, int]
-) -> dict[str, str]:
+def zoo_tables(configs: Sequence[str], outcomes: Mapping[str, Outcomes]) -> dict[str, str]:
     """What came out, in Markdown, by the name of its place in docs/zoo.md.
 
     Args:
-        families: the outcomes of the config that stands for each family.
-        configs: the outcomes of all configs; those that lack a column are left out.
-        totals: how many families and configs there are.
+        configs: all that there are.
+        outcomes: of some of them; those that lack a column are left out.
     """
-    configs = {name: row for name, row in configs.items() if row.keys() == COLUMNS.keys()}
-    reasons: dict[str, list[str]] = {}
-    for name, row in configs.items():
-        if _reason(row):
-            reasons.setdefault(_reason(row), []).append(name.removesuffix('.py'))
-    most_first = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    counts = _counts('families', families, totals[0]), _counts('configs', configs, totals[1])
+    rows = {name: row for name, row in outcomes.items() if row.keys() == COLUMNS.keys()}
+    tried = by_family(name for name in configs if name in rows)
+    passed = {name for name, row in rows.items() if row['control'] == PASSED}
+    # For each family its first config whose control passed, if there is one.
+    first = [next((n for n in names if n in passed), names[0]) for names in tried.values()]
+    families = {name: rows[name] for name in first}
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name, row in rows.items():
+        names[_reason(row)].append(name.removesuffix('.py'))
+    names.pop('', None)
+    reasons = sorted(names, key=lambda reason: -len(names[reason]))
     return {
-        'counts': ' '.join(counts),
+        'counts': f'{_counts("families", families, len(by_family(configs)))} '
+        f'{_counts("configs", rows, len(configs))}',
         'families': markdown_table(
             ['config', *COLUMNS, 'reason'],
             (
@@ -246,21 +216,20 @@ def zoo_tables(
         ),
         'reasons': markdown_table(
             ['reason', 'number', 'configs'],
-            ([reason, str(len(names)), ', '.join(names)] for reason, names in most_first),
+            ([reason, str(len(names[reason])), ', '.join(names[reason])] for reason in reasons),
         ),
     }
 
 
-def _zoo() -> Path:
-    return folder('mmdet') / '.mim' / 'configs'
-
-
-def _counts(what: str, rows: dict[str, Outcomes], total: int) -> str:
-    cells = [list(map(_cell, row.values())) for row in rows.values() if row['control'] == PASSED]
-    words = [f'{len(rows)} of {total} {what} tried: {len(cells)} controls passed']
-    for column, outcomes in list(zip(COLUMNS, zip(*cells, strict=True), strict=False))[1:]:
-        passed, refused = outcomes.count(PASSED), outcomes.count('refused')
-        words.append(f'of these {passed} pass with {column} and {refused} are refused')
+def _counts(what: str, rows: Mapping[str, Outcomes], total: int) -> str:
+    passed = [row for row in rows.values() if row['control'] == PASSED]
+    words = [f'{len(rows)} of {total} {what} tried: {len(passed)} controls passed']
+    for column in list(COLUMNS)[1:] if passed else ():
+        cells = [_cell(row[column]) for row in passed]
+        words.append(
+            f'of these {cells.count(PASSED)} pass with {column} and {cells.count("refused")} are '
+            'refused'
+        )
     return f'**{", and ".join(words)}.**'
 
 
@@ -272,10 +241,10 @@ def _cell(outcome: str) -> str:
 
 def _reason(row: Outcomes) -> str:
     """Which columns did not pass, and why; '' if all did."""
-    columns: dict[str, list[str]] = {}
+    columns: defaultdict[str, list[str]] = defaultdict(list)
     for column, outcome in row.items():
-        if outcome != PASSED:
-            columns.setdefault(outcome, []).append(column)
+        columns[outcome].append(column)
+    columns.pop(PASSED, None)
     reasons = (f'{" and ".join(names)}: {outcome}' for outcome, names in columns.items())
     return '; '.join(reasons).replace('|', '\\|')
 
@@ -299,7 +268,7 @@ def _in_a_process(config: str, column: str, arch: str, data: str, limit: float) 
 
 def _report(sender: Connection, config: str, column: str, arch: str, data: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    os.chdir(_zoo().parent)  # some configs name their teacher's by a path from there
+    os.chdir(ZOO.parent)  # some configs name their teacher's by a path from there
     torch.set_num_threads(1)  # others would be those of the process before the fork
     warnings.simplefilter('ignore')
     MMLogger.get_instance('zoo', log_level='ERROR')  # no lines about each initialised weight
@@ -313,14 +282,15 @@ def _report(sender: Connection, config: str, column: str, arch: str, data: str) 
 def _outcome(config: str, column: str, arch: str, data: str) -> str:
     for size in SIZES:
         try:
-            cfg = COLUMNS[column](Config.fromfile(_zoo() / config), arch, data)
+            cfg = COLUMNS[column](Config.fromfile(ZOO / config), arch, data)
             try_model(cfg, size, load=column == OWN_DATA)
         except UsageError as error:
             return f'{REFUSED}{_without_folders(str(error))}'
         except Exception as error:  # whatever any of MMDetection's models may raise is a result
             last = traceback.extract_tb(error.__traceback__)[-1]
-            text = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'
-            outcome = f'{_without_folders(text)[:200]} ({Path(last.filename).name}, {last.name})'
+            first_line = str(error).strip().partition('\n')[0]
+            text = _without_folders(f'{type(error).__name__}: {first_line}')[:200]
+            outcome = f'{text} ({Path(last.filename).name}, {last.name})'
         else:
             return PASSED
     return outcome
@@ -329,13 +299,3 @@ def _outcome(config: str, column: str, arch: str, data: str) -> str:
 def _without_folders(text: str) -> str:
     """A message without the absolute paths of this machine: of each the name alone."""
     return re.sub(r'(?<!\S)/\S*/', '', text)
-
-
-def _write_language_model(path: str) -> None:
-    """A BERT of one layer that has learnt nothing, where others are downloaded."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *'.?', 'first', 'second', 'thing']
-    Path(path, 'vocab.txt').write_text('\n'.join(words))
-    BertTokenizerFast(f'{path}/vocab.txt').save_pretrained(path)
-    BertModel(BertConfig(vocab_size=len(words), num_hidden_layers=1)).save_pretrained(path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from own_folder import CLASSES, own_folder
+from slow_cases import slow_except
 
 from mmfish import config_path
 from mmfish.config.paths import config_folder
@@ -27,7 +28,7 @@ def load(name, folder, work_dir, **options):
     )
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', slow_except(NAMES[::3], NAMES))
 def test_the_config_fits_the_data_and_counts_iterations(name, tmp_path):
     masks = name.startswith('mask')
     cfg = load(name, own_folder(tmp_path, masks=masks), tmp_path / 'run')

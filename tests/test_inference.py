@@ -9,6 +9,7 @@ from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image, ImageDraw
+from slow_cases import slow_except
 
 from mmfish import config_path
 from mmfish.models import FishNet
@@ -64,7 +65,7 @@ def test_a_config_of_table_3_is_built_without_a_download(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('config_of', ['file', 'checkpoint'])
+@pytest.mark.parametrize('config_of', slow_except(['checkpoint'], ['file', 'checkpoint']))
 def test_inferencer_and_detector_agree_on_a_picture(tiny, tmp_path, config_of):
     config, weights = str(tiny / 'config.py'), str(tiny / 'weights.pth')
     picture = str(tiny / 'picture.png')

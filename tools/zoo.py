@@ -1,18 +1,16 @@
 """Try FishNet in the configs that MMDetection ships, and put the tables into docs/zoo.md.
 
-Without arguments one config of each family; with --all the others after that. Outcomes are kept, so
-that a run that was ended goes on where it was; remove the file to start anew. Two processes share
+Without arguments one config of each family; with --all every config. Outcomes are kept, so that a
+run that was ended goes on where it was; remove the file to start anew. Two processes share
 the work with --part 1/2 and --part 2/2. Runs of named configs or families, and parts, do not write
-the page: the same command without a part does, in seconds if all is kept. Single families need
-more:
-`pip install -r requirements/zoo.txt`.
+the page: the same command without a part does, in seconds if all is kept.
 """
 
 import argparse
 from pathlib import Path
 
 import mmfish.notices  # noqa: F401  first: without it the imports below print notices
-from benchmarks.zoo import by_family, read_results, run_zoo, zoo_configs, zoo_tables
+from benchmarks.zoo import by_family, run_zoo, zoo_configs, zoo_tables
 from demo.markdown import fill_page
 from mmfish.cli import run_tool
 from mmfish.errors import UsageError
@@ -32,7 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('configs', nargs='*', help="paths below MMDetection's configs, or families")
-    parser.add_argument('--all', action='store_true', help='every config, after one of each family')
+    parser.add_argument('--all', action='store_true', help='every config, not one of each family')
     parser.add_argument(
         '--part', metavar='K/N', type=part, help='only every Nth config, beginning with the Kth'
     )
@@ -47,7 +45,6 @@ def main() -> None:
         '--out', type=Path, default=ROOT / 'docs/zoo.md', help='the page (docs/zoo.md)'
     )
     args = parser.parse_args()
-    options = dict(arch=args.arch, limit=args.limit)
 
     configs = list(zoo_configs())
     if args.configs:
@@ -59,23 +56,14 @@ def main() -> None:
                 'retinanet/retinanet_r50'
             )
     if args.part:
-        for _ in run_zoo(configs[args.part], args.results, **options):
-            pass
-        return
-    totals = len(by_family(configs)), len(configs)
-    families: dict[str, dict[str, str]] = {}
-
-    def update_page() -> None:
-        if not args.configs:
-            outcomes = read_results(args.results, args.arch)
-            fill_page(args.out, zoo_tables(families, outcomes, totals))
-
-    for config, outcome in run_zoo(configs, args.results, one_per_family=True, **options):
-        families[config] = outcome
-        update_page()
-    if args.all:
-        for _ in run_zoo(configs, args.results, **options):
-            update_page()
+        chosen = configs[args.part]
+    elif args.all:
+        chosen = configs
+    else:
+        chosen = [names[0] for names in by_family(configs).values()]
+    outcomes = run_zoo(chosen, args.results, arch=args.arch, limit=args.limit)
+    if not (args.configs or args.part):
+        fill_page(args.out, zoo_tables(configs, outcomes))
 
 
 if __name__ == '__main__':

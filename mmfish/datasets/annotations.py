@@ -60,7 +60,7 @@ def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> dict[str, Co
             of_file.setdefault(classes, []).append(split)
     found = {}
     for file, of_file in uses.items():
-        content = _read(file)
+        content = read_json(file, polygons=False)
         check_annotations(content, file)
         for classes, users in of_file.items():
             _check_classes(content, classes, file)
@@ -68,6 +68,33 @@ def check_annotation_files(cfg: Config, splits: tuple[str, ...]) -> dict[str, Co
             for split in users:
                 found.setdefault(split, counted)
     return {split: found[split] for split in splits if split in found}
+
+
+def read_json(file: str, *, polygons: bool = True) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        file: its path.
+        polygons: read all of them. Without it, an empty list is in the place of good ones.
+
+    Raises:
+        DataError: it is no JSON.
+    """
+    # The garbage collector would go through the growing number of entries again and again.
+    collects_garbage = gc.isenabled()
+    gc.disable()
+    try:
+        with (
+            open(file, 'rb') as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
+            content = text[:] if polygons else _POLYGONS.sub(b'"segmentation":[]', text)
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise _not_coco(file, f'it is no JSON object ({error})') from error
+    finally:
+        if collects_garbage:
+            gc.enable()
 
 
 def check_annotations(content: Any, file: str) -> None:
@@ -257,25 +284,6 @@ def _check_classes(content: dict, classes: str | tuple[str, ...], file: str) -> 
             f'{file}: {count} annotations of {len(others)} categories are left out, because these '
             'categories are not among the classes of the config'
         )
-
-
-def _read(file: str) -> Any:
-    """The content of a JSON file, with an empty list in the place of good polygons."""
-    # The garbage collector would go through the growing number of entries again and again.
-    collects_garbage = gc.isenabled()
-    gc.disable()
-    try:
-        with (
-            open(file, 'rb') as opened,
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text,
-        ):
-            shortened = _POLYGONS.sub(b'"segmentation":[]', text)
-        return json.loads(shortened.decode())
-    except (ValueError, RecursionError) as error:
-        raise _not_coco(file, f'it is no JSON object ({error})') from error
-    finally:
-        if collects_garbage:
-            gc.enable()
 
 
 def _column(content: dict, part: str, field: str, file: str) -> list:

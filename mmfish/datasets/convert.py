@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as run_lengths
 
+from mmfish.datasets.find import ROLES
 from mmfish.datasets.split import is_validation
 from mmfish.errors import DataError, MissingDataError, UsageError
 
@@ -29,8 +30,6 @@ KNOWN = (
 IMAGE_ENDINGS = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 ROTATED = {5, 6, 7, 8}  # values of the EXIF orientation that turn an image by 90 degrees
 ORIENTATION = 0x0112  # the EXIF tag
-# Names for the parts of a data set.
-SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
 
 
 class Item(NamedTuple):
@@ -173,7 +172,7 @@ class YOLO(Reader):
 
     def items(self) -> Iterator[Item]:
         """The images of train, val and test; all in images/ if data.yaml names no such parts."""
-        parts = {SPLITS[key]: self.settings[key] for key in SPLITS if self.settings.get(key)}
+        parts = {ROLES[key]: self.settings[key] for key in ROLES if self.settings.get(key)}
         if not parts:
             parts = {None: 'images' if (self.source / 'images').is_dir() else '.'}
         for split, paths in parts.items():
@@ -253,7 +252,7 @@ class Masks(Reader):
                 raise DataError(f'{home / "images"} has {len(images)} images: expected is one')
             # The folder's name, because the image may have the same name in all of them.
             name = home.name + images[0].suffix
-            split = SPLITS.get(home.parent.name.lower()) if home.parent != self.source else None
+            split = ROLES.get(home.parent.name.lower()) if home.parent != self.source else None
             yield Item(split, name, images[0], masks)
 
     def things(self, item: Item, size: tuple[int, int]) -> Iterator[Thing]:

@@ -1,6 +1,5 @@
 """Annotations in COCO's format and their images, wherever a folder has them."""
 
-import json
 import os
 import re
 from collections import Counter
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmfish.datasets.annotations import check_entries
+from mmfish.datasets.annotations import check_entries, read_json
 from mmfish.datasets.split import is_validation
 from mmfish.errors import DataError, MissingDataError, UsageError
 
@@ -109,12 +108,7 @@ def read_annotations(file: str) -> dict[str, Any]:
     Raises:
         DataError: it is not in that format; the message says why.
     """
-    try:
-        with open(file, encoding='utf-8') as opened:
-            content = json.load(opened)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f'{file} is no JSON ({error}): {EXPECTED}') from error
-    content = check_entries(content, file)
+    content = check_entries(read_json(file), file)
     for category in content['categories']:
         if not isinstance(category['name'], str) or not category['name'].strip():
             raise DataError(

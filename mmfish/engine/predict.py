@@ -31,7 +31,7 @@ from mmfish.checkpoints.loading import (
 )
 from mmfish.config.paths import dicts, read_config
 from mmfish.config.validation import validate_config
-from mmfish.engine.fault_tolerance.saving import POINTER
+from mmfish.engine.fault_tolerance.saving import newest_checkpoint
 from mmfish.engine.prepare import use_own_transforms
 from mmfish.errors import CheckpointError, ConfigError, UsageError
 from mmfish.inference.coco import Predictions
@@ -307,10 +307,7 @@ def _find_checkpoint(model: str) -> str:
         raise CheckpointError(
             f'there is no {model}: expected the folder of a run, or the file of a checkpoint'
         )
-    pointer = path / POINTER
-    # MMEngine writes the path of the newest checkpoint there. It may be empty, after a kill or on a
-    # full disk, and the run may have been moved or copied since then.
-    text = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
+    text = newest_checkpoint(path)
     newest = Path(text) if text else None
     files = list(path.glob('*.pth'))
     if newest and not files and newest.parent.is_dir():

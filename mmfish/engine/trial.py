@@ -13,6 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import collect_env
+from torch import nn
 
 from mmfish.engine.inputs import model_inputs, remove_checkpoints
 from mmfish.errors import UsageError
@@ -93,17 +94,8 @@ def try_model(cfg: Config, size: int = 128, device: str = 'cpu') -> Trial:
     scope = cfg.get('default_scope') or 'mmdet'  # MMDetection's pure-Python configs have none
     if scope not in ('mmdet', 'mmpretrain'):
         raise UsageError(f'default_scope must be one of mmdet, mmpretrain, got {scope!r}')
-    cfg = Config(cfg.to_dict())
-    remove_checkpoints(cfg.model)
-    if 'data_preprocessor' in cfg:
-        # Where MMPretrain's configs have it; MMEngine's runner moves it into the model.
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    set_random_seed(0)
-    # Where the runner writes how far a training is, which some losses ask for.
-    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
     with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(cfg.model)
-        model.init_weights()
+        model = random_model(cfg)
         model.to(device)
         model.eval()
         with torch.no_grad():
@@ -115,6 +107,25 @@ def try_model(cfg: Config, size: int = 128, device: str = 'cpu') -> Trial:
     if not math.isfinite(loss):
         raise UsageError(f'the loss of the first step is {loss}: {losses}')
     return Trial(sum(p.numel() for p in model.parameters()), loss)
+
+
+def random_model(cfg: Config) -> nn.Module:
+    """Build a config's model with random weights, the same every time.
+
+    Args:
+        cfg: with MMEngine's default scope set to that of the model; not changed.
+    """
+    cfg = Config(cfg.to_dict())
+    remove_checkpoints(cfg.model)
+    if 'data_preprocessor' in cfg:
+        # Where MMPretrain's configs have it; MMEngine's runner moves it into the model.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    set_random_seed(0)
+    # Where the runner writes how far a training is, which some losses ask for.
+    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0, max_iters=1))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
 
 
 def _inputs(cfg: Config, scope: str, size: int, *, training: bool) -> dict[str, Any]:

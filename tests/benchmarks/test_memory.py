@@ -101,6 +101,7 @@ def test_memory_is_proportional_to_the_batch():
     assert 2 * two - four == sum(2 * 4 * norm.num_features for norm in norms)
 
 
+@pytest.mark.slow
 @recomputes_on_meta
 def test_fishnet150_needs_less_than_densenet161_as_in_the_paper():
     # 6505 to 9269 MB there, with weights and workspaces.

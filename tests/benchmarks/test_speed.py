@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from slow_cases import slow_except
 from torch import nn
 
 from benchmarks.speed import (
@@ -54,7 +55,10 @@ def test_convolutions_run_alone_at_the_same_shapes_and_layout(training):
 
 @pytest.mark.parametrize(
     ('kind', 'step'),
-    [('backbone', 'inference'), ('backbone', 'training'), ('detector', 'inference')],
+    slow_except(
+        [('backbone', 'inference')],
+        [('backbone', 'inference'), ('backbone', 'training'), ('detector', 'inference')],
+    ),
 )
 def test_a_benchmark_measures_its_networks(kind, step):
     mode = 'fused, channels-last' if step == 'inference' else 'FrozenBN, channels-last, with_cp'

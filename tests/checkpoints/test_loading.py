@@ -20,6 +20,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
+from slow_cases import slow_except
 from torch import nn
 
 from mmfish.checkpoints import from_official, from_pytorchcv, load_backbone, to_official
@@ -64,7 +65,7 @@ def pretrained(checkpoint, arch='fishnet99', **kwargs):
     return net
 
 
-@pytest.mark.parametrize('arch', ['fishnet99', 'fishnet150'])
+@pytest.mark.parametrize('arch', slow_except(['fishnet99'], ['fishnet99', 'fishnet150']))
 def test_pytorchcv_gives_the_same_logits(arch):
     torch.manual_seed(0)
     theirs = getattr(fishnet, arch)(pretrained=False).double().eval()
@@ -250,7 +251,10 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'kind', [PretrainedInit, 'mmengine.Pretrained', 'mmfish.PretrainedFishNet']
+    'kind',
+    slow_except(
+        [PretrainedInit], [PretrainedInit, 'mmengine.Pretrained', 'mmfish.PretrainedFishNet']
+    ),
 )
 def test_every_way_to_write_pretrained_in_a_config_works(kind, state_dict, tmp_path):
     torch.save(state_dict, tmp_path / 'weights.pth')

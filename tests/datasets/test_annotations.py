@@ -53,8 +53,12 @@ def check(*datasets):
 
 def test_a_file_that_several_data_sets_share_is_read_once(tmp_path, monkeypatch):
     reads = []
-    read = annotations._read
-    monkeypatch.setattr(annotations, '_read', lambda file: reads.append(file) or read(file))
+    read = annotations.read_json
+    monkeypatch.setattr(
+        annotations,
+        'read_json',
+        lambda file, **options: reads.append(file) or read(file, **options),
+    )
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / 'a.json')
     for name in (file, 'a.json'):
@@ -125,7 +129,7 @@ def test_only_good_polygons_are_skipped_in_parsing(indent, tmp_path):
     content = dict(GOOD, annotations=[dict(segmentation=value, id=1) for value in SEGMENTATIONS])
     text = json.dumps(content, indent=indent)
     (tmp_path / 'a.json').write_text(text)
-    read = annotations._read(str(tmp_path / 'a.json'))
+    read = annotations.read_json(str(tmp_path / 'a.json'), polygons=False)
     for before, after in zip(content['annotations'], read['annotations'], strict=True):
         assert after['segmentation'] in (before['segmentation'], [])
     for number in range(2, len(SEGMENTATIONS)):
@@ -136,7 +140,7 @@ def test_only_good_polygons_are_skipped_in_parsing(indent, tmp_path):
 def test_good_polygons_are_not_parsed_which_makes_large_files_fast(separators, tmp_path):
     content = dict(GOOD, annotations=[dict(segmentation=value) for value in SEGMENTATIONS[:2]])
     (tmp_path / 'a.json').write_text(json.dumps(content, separators=separators))
-    read = annotations._read(str(tmp_path / 'a.json'))
+    read = annotations.read_json(str(tmp_path / 'a.json'), polygons=False)
     assert [annotation['segmentation'] for annotation in read['annotations']] == [[], []]
 
 

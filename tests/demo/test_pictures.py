@@ -71,6 +71,7 @@ def test_grid_shows_the_predictions_on_the_right(grid: Any, results: list[dict])
     assert halves(full, empty) == (False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('part', ['bbox', 'segmentation', 'score', 'category_id'])
 def test_grid_shows_every_part_of_a_prediction(grid: Any, results: list[dict], part: str) -> None:
     before, first = grid(results), results[0]
@@ -83,6 +84,7 @@ def test_grid_shows_every_part_of_a_prediction(grid: Any, results: list[dict], p
     assert halves(grid(results), before) == (False, True)
 
 
+@pytest.mark.slow
 def test_grid_leaves_out_low_scores(grid: Any, results: list[dict[str, Any]]) -> None:
     for result in results:
         result['score'] = 0.4

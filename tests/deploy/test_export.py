@@ -15,6 +15,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.registry import DefaultScope
 from mmpretrain import get_model
 from pycocotools import mask as mask_utils
+from slow_cases import slow_except
 from tiny_detectors import CLASSES, save_model, tiny_config
 from torch import nn
 
@@ -91,7 +92,7 @@ def check_agreement(file, checkpoint, picture, runtime='onnxruntime'):
         assert same >= 9
 
 
-@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize('runtime', slow_except(['onnxruntime'], ['onnxruntime', 'openvino']))
 def test_a_file_finds_what_the_inferencer_finds(exported, checkpoint, picture, runtime):
     pytest.importorskip(runtime)
     check_agreement(exported, checkpoint, picture, runtime)
@@ -245,6 +246,7 @@ def test_a_classifier_is_exported(picture, tmp_path):
     np.testing.assert_allclose(scores, expected.pred_score, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_that_disagrees_is_not_left_behind(checkpoint, tmp_path):
     model = build(checkpoint)
 
@@ -291,6 +293,7 @@ def test_what_cannot_be_exported_is_named(checkpoint, change, name, tmp_path):
         mmfish.export(model, tmp_path / 'model.onnx')
 
 
+@pytest.mark.slow
 def test_operators_that_are_not_of_onnx_are_refused(checkpoint, tmp_path):
     cfg = tiny_config('vfnet/vfnet_r50_fpn_1x_coco.py', 'resnet18')
     with pytest.raises(UsageError, match=r'the operator .*DeformConv2d cannot be exported'):
@@ -316,6 +319,7 @@ def test_a_model_without_a_config_is_refused(checkpoint, tmp_path):
         mmfish.export(model, tmp_path / 'model.onnx')
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named(tmp_path):
     program = (
         'import sys; sys.modules["onnx"] = None\n'
@@ -327,6 +331,7 @@ def test_a_missing_package_is_named(tmp_path):
     assert 'exporting needs the packages onnx and onnxruntime: `pip install' in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason='torch.export cannot follow batched_nms')
 def test_the_exporter_over_torch_export_could_be_used(checkpoint):
     graph = graph_of(build(checkpoint).requires_grad_(False)).eval()

@@ -67,6 +67,7 @@ def test_the_log_folder_and_the_checkpoints_have_the_same_config(trained):
     assert {file.read_text() for file in files} == {checkpoint['meta']['cfg']}
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_its_checkpoint(trained, shapes, tmp_path):
     config, runner = trained
     cfg = load_config(
@@ -79,6 +80,7 @@ def test_a_run_resumes_from_its_checkpoint(trained, shapes, tmp_path):
     assert resumed.iter == 2 * runner.iter
 
 
+@pytest.mark.slow
 def test_tta_predicts_the_same_as_mmdetections_tool(trained, shapes, tmp_path, monkeypatch):
     config, runner = trained
     checkpoint = f'{runner.work_dir}/epoch_1.pth'

@@ -13,6 +13,7 @@ from mmfish.models import FishNet
 PURE_PYTHON = Path(__file__).parent / 'pure_python' / 'retinanet_resnet.py'
 
 
+@pytest.mark.slow
 def test_a_detector_of_table_3_takes_a_step_without_its_weights():
     cfg = Config.fromfile(config_path('faster_rcnn_fishnet99_fpn_coco.py'))
     parameters, loss = try_model(cfg, size=64)

@@ -330,6 +330,7 @@ def strange_sizes(root, original):
     (root / ANNOTATIONS).write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_images_of_one_pixel_and_very_long_images_can_be_trained_on(config, root, original, tool):
     strange_sizes(root, original)
     # Resized as in COCO's configs, to half of it: the longest would take the memory of 50 images.

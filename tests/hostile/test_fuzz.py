@@ -170,6 +170,7 @@ def backbone_of_the_file(state_dict):
     return backbone_in(state_dict, 'the file')
 
 
+@pytest.mark.slow
 @given(state_dict=state_dicts())
 def test_any_state_dict_is_renamed_or_refused(state_dict):
     for rename in (from_official, from_pytorchcv, to_official, backbone_of_the_file):

@@ -9,6 +9,7 @@ import torch.utils.checkpoint
 from mmcv.cnn.utils import fuse_conv_bn
 from mmdet.models.necks import FPN
 from mmengine import ConfigDict
+from slow_cases import slow_except
 from tiny_arch import LITTLE, TINY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -857,7 +858,9 @@ class TestCompile:
 class TestAutocast:
     @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='mmfish.FrozenBN')], ids=str)
     @pytest.mark.parametrize('training', [True, False])
-    @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize(
+        'dtype', slow_except([torch.bfloat16], [torch.bfloat16, torch.float16])
+    )
     def test_levels_and_gradients_are_near_those_of_single_precision(
         self, norm_cfg, training, dtype
     ):

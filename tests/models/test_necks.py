@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from slow_cases import slow_except
 from torch import nn
 
 from mmfish.config.levels import Levels, levels_read, model_registry
@@ -152,7 +153,8 @@ def without_gradient(necks, channels):
     return [name for name, p in modules.named_parameters() if p.requires_grad and p.grad is None]
 
 
-@pytest.mark.parametrize('config', LAYOUTS)
+# FPG has many more layers than all others.
+@pytest.mark.parametrize('config', slow_except([c for c in LAYOUTS if 'fpg' not in c], LAYOUTS))
 def test_every_parameter_of_adapter_and_neck_gets_a_gradient(config):
     layout = LAYOUTS[config]
     for neck in layout['neck']:

@@ -6,6 +6,7 @@ import operator
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
+from slow_cases import slow_except
 from tiny_arch import LITTLE
 
 from mmfish.models import FishNet
@@ -18,7 +19,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize('options', OPTIONS, ids=str)
+@pytest.mark.parametrize('options', slow_except(OPTIONS[:1], OPTIONS), ids=str)
 def test_a_jit_trace_is_saved_and_loaded_with_the_same_outputs(options):
     net = FishNet(LITTLE, **options).eval()
     images = torch.randn(2, 3, 64, 64)
@@ -30,7 +31,7 @@ def test_a_jit_trace_is_saved_and_loaded_with_the_same_outputs(options):
         torch.testing.assert_close(level, expected)
 
 
-@pytest.mark.parametrize('options', OPTIONS, ids=str)
+@pytest.mark.parametrize('options', slow_except(OPTIONS[:1], OPTIONS), ids=str)
 def test_an_exported_graph_has_aten_operators_alone_and_the_same_outputs(options):
     net = FishNet(LITTLE, **options).eval()
     images = torch.randn(2, 3, 64, 64)

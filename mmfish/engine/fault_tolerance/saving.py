@@ -171,6 +171,16 @@ class AtomicCheckpointHook(CheckpointHook):
             ) from error
 
 
+def newest_checkpoint(work_dir: Path) -> str | None:
+    """What a run calls its newest checkpoint; None if it has written none.
+
+    It may be '', because MMEngine does not write this file atomically: a kill or a full disk can
+    leave it empty. And it may be where the run was before it was moved or copied.
+    """
+    pointer = work_dir / POINTER
+    return pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else None
+
+
 def describe_last_checkpoint(work_dir: str | os.PathLike) -> str:
     """A clause for messages that says which checkpoint a run can go on from."""
     candidates = _candidates(Path(work_dir))
@@ -242,13 +252,11 @@ def checkpoint_problem(path: str | os.PathLike) -> str | None:
 
 def _candidates(work_dir: Path) -> list[str] | None:
     """The checkpoints of a run from the newest to the oldest; None if it has written none."""
-    try:
-        newest = (work_dir / POINTER).read_text(errors='replace').strip('\0 \n')
-    except FileNotFoundError:
+    newest = newest_checkpoint(work_dir)
+    if newest is None:
         return None
     if '://' in newest:
         return [newest]
-    # MMEngine does not write the pointer atomically: a kill or a full disk can leave it empty.
     first = [str(Path(newest))] if newest else []
     # Checkpoints are elsewhere with `out_dir`, or when the work directory has been moved.
     folders = [*(Path(path).parent for path in first), work_dir]

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import FileClient, LocalBackend, register_backend
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from slow_cases import slow_except
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -143,7 +144,11 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
+# Best checkpoints, a limited number of them, and storage elsewhere: these combine the others.
+FAST = [OPTIONS[name] for name in ('default', 'by_epoch, best', 'save_best list', 'remote out_dir')]
+
+
+@pytest.mark.parametrize('options', slow_except(FAST, OPTIONS.values()), ids=OPTIONS)
 def test_a_run_and_its_resumption_leave_the_files_of_mmengines_hook(tmp_path, options):
     files = []
     for kind in ('CheckpointHook', 'mmfish.AtomicCheckpointHook'):
