@@ -402,7 +402,8 @@ def _set_evaluator(cfg: Config, name: str, split: Split, masks: bool) -> None:
         if not _is_stock(kind) or 'Dump' in kind.__name__:
             others.append(part)
             continue
-        if kind is CocoMetric and 'metrics' not in old:
+        ours = kind.__module__.startswith('mmfish.')
+        if (kind is CocoMetric or ours) and 'metrics' not in old:
             metric = part
         asked = part.get('metric') or []
         measures += [asked] if isinstance(asked, str) else list(asked)

@@ -123,7 +123,7 @@ class RecordHook(Hook):
         self._finish(runner, 'training', runner.val_loop, metrics)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the record with the last checkpoint."""
+        """Write the record with the last checkpoint, and say how the result compares."""
         if is_main_process():
             with contextlib.suppress(OSError):
                 last = Path(runner.work_dir, POINTER).read_text(encoding='utf-8').strip()
@@ -136,10 +136,13 @@ class RecordHook(Hook):
         self._keep_predictions(runner.test_loop)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the record, and say how the result compares with what the config expects."""
+        """Write the record."""
         if is_main_process() and runner.cfg.get('load_from'):
             self.facts['checkpoint'] = _hashes([runner.cfg.load_from])
         self._finish(runner, 'test', runner.test_loop, metrics)
+
+    def after_test(self, runner: Runner) -> None:
+        """Say how the result compares with what the config expects."""
         self._report(runner)
 
     def _after_iter(self, *args: Any, **kwargs: Any) -> None:
