@@ -1,8 +1,8 @@
 """What the trainings cost, estimated: `python -m benchmarks.costs docs/reproduce.md`.
 
 Nothing here was timed by us. Published times of ResNet-50 are scaled by the activation memory of
-each backbone, with BatchNorm as PyTorch has it: reading and writing activations is most of a step on
-a GPU.
+each backbone, with BatchNorm as PyTorch has it: reading and writing activations is most of a step
+on a GPU.
 """
 
 import sys
