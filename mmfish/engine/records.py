@@ -24,7 +24,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
-from mmengine.runner.checkpoint import get_torchvision_models
+from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from mmpretrain.evaluation import Accuracy
 
 from mmfish.atomic import atomic_file, write_atomically
@@ -43,7 +43,8 @@ except ImportError:  # Windows
     resource = None
 
 RECORD = 'run_record.json'
-TORCHVISION = 'torchvision://'
+# The schemes of MMEngine's that stand for addresses.
+ADDRESSES = {'torchvision://': get_torchvision_models, 'open-mmlab://': get_external_models}
 
 
 @HOOKS.register_module()
@@ -291,10 +292,10 @@ def _hashes(sources: list[str]) -> dict[str, str | None]:
     """SHA-256 of the files behind checkpoints that have been loaded."""
     hashes = {}
     for source in sources:
-        if source.startswith(TORCHVISION):
-            address = get_torchvision_models().get(source.removeprefix(TORCHVISION), source)
-        else:
-            address = source
+        address = source
+        for scheme, addresses in ADDRESSES.items():
+            if source.startswith(scheme):
+                address = addresses().get(source.removeprefix(scheme), source)
         try:
             hashes[source] = _sha256(local_file(address))
         except (CheckpointError, OSError):  # in another scheme, or a folder with a file per rank
