@@ -110,7 +110,9 @@ def _plain_backbone(cfg: Config) -> nn.Module:
 def _backbone(cfg: Config, **options: object) -> nn.Module:
     backbone = ConfigDict(cfg.model.backbone, init_cfg=None, **options)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(backbone).to('meta').train()
+        model = MODELS.build(backbone).to('meta')
+    model.train()  # MMDetection's return nothing here
+    return model
 
 
 def _held(model: nn.Module, images: int, height: int, width: int) -> int:

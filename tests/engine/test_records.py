@@ -32,7 +32,7 @@ TOOL = str(Path(__file__).parents[2] / 'tools' / 'coco_ap.py')
 
 def run(work_dir, model, **options):
     """A runner with the hook, in a folder of its own."""
-    cfg = Config(options.pop('cfg', {}), filename='config.py')
+    cfg = Config(options.pop('cfg', {}))
     cfg.update(load_from=options.get('load_from'))
     return Runner(
         model=model,
@@ -40,7 +40,8 @@ def run(work_dir, model, **options):
         cfg=cfg,
         custom_hooks=[RecordHook()],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
-        experiment_name=f'{work_dir.name}{options}'[:50],
+        # MMEngine keeps one log of each name in a process.
+        experiment_name='-'.join(work_dir.parts[-2:]),
         **options,
     )
 
