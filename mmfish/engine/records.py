@@ -81,6 +81,7 @@ class RecordHook(Hook):
         self.trained: dict[str, Any] | None = None
         self.metrics: dict[str, Any] = {}
         self.added: list[ClassPredictions] = []
+        self.folder: tempfile.TemporaryDirectory | None = None
         self.prefixes: dict[str, str] = {}  # of files with predictions: the names in the record
         self.predictions: dict[str, str | None] = {}
 
@@ -178,7 +179,7 @@ class RecordHook(Hook):
     ) -> None:
         """Compress the predictions, leave the evaluator as it was, and write the record."""
         self.metrics = dict(metrics or {})
-        if self.prefixes:
+        if self.folder:
             if is_main_process():
                 with _failure_is_a_warning(runner, 'The predictions'):
                     self._compress_predictions(Path(runner.log_dir))
@@ -188,7 +189,7 @@ class RecordHook(Hook):
                 elif str(getattr(metric, 'outfile_prefix', '')).startswith(self.folder.name):
                     metric.outfile_prefix = None
             self.folder.cleanup()
-            self.prefixes, self.added = {}, []
+            self.folder, self.prefixes, self.added = None, {}, []
         self._write(runner, kind)
 
     def _compress_predictions(self, folder: Path) -> None:
@@ -241,7 +242,7 @@ class RecordHook(Hook):
         if expected and self.metrics:
             verdicts = compare(expected, self.metrics)
             found = [
-                f'{name} {self.metrics.get(name)}, {verdicts[name]} {low} to {high}'
+                f'{name} {self.metrics.get(name)} ({low} to {high}): {verdicts[name]}'
                 for name, (low, high) in expected.items()
             ]
             runner.logger.info(f'What the config expects: {"; ".join(found)}')
@@ -258,13 +259,13 @@ def compare(
         metrics: of an evaluation.
 
     Returns:
-        For each of the expected ones 'within', 'below' or 'above', or 'without' if it is not there.
+        For each of the expected ones 'within', 'below', 'above' or 'not measured'.
     """
     verdicts = {}
     for name, (low, high) in expected.items():
         value = metrics.get(name)
         if value is None:
-            verdicts[name] = 'without'
+            verdicts[name] = 'not measured'
         else:
             verdicts[name] = 'below' if value < low else 'above' if value > high else 'within'
     return verdicts

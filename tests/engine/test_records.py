@@ -74,7 +74,7 @@ def detect(tmp_path):
             Clairvoyant(),
             cfg=cfg or {},
             test_dataloader=DataLoader(Numbers(), batch_size=2, collate_fn=torch.tensor),
-            test_evaluator=metric,
+            test_evaluator=[metric],
             test_cfg=dict(),
         )
         runner.model.test_step = runner.model.forward
@@ -126,7 +126,7 @@ def test_a_record_has_what_the_result_depends_on(detect):
     assert record['expected'] == {
         'coco/bbox_mAP': 'above',
         'coco/segm_mAP': 'within',
-        'coco/other': 'without',
+        'coco/other': 'not measured',
     }
     assert record['seed'] == runner.seed
     assert Config.fromstring(record['config'], '.py').train_cfg == dict(max_epochs=3)
@@ -137,7 +137,7 @@ def test_a_record_has_what_the_result_depends_on(detect):
         assert hashlib.sha256(Path(runner.log_dir, name).read_bytes()).hexdigest() == sha256
     log = next(Path(runner.log_dir).glob('*.log')).read_text()
     ap = metrics['coco/bbox_mAP']
-    assert f'What the config expects: coco/bbox_mAP {ap}, above 0.0 to 0.1; coco/segm_mAP' in log
+    assert f'What the config expects: coco/bbox_mAP {ap} (0.0 to 0.1): above; coco/segm_mAP' in log
 
 
 def test_the_commit_is_that_of_the_clone(detect):
@@ -197,7 +197,7 @@ def test_a_classifier_leaves_the_classes_of_each_image(tmp_path):
         tmp_path,
         Brightness(),
         test_dataloader=DataLoader(torch.arange(5.0), batch_size=2),
-        test_evaluator=Accuracy(topk=(1, 5)),
+        test_evaluator=[Accuracy(topk=(1, 5))],
         test_cfg=dict(),
     )
     runner.model.test_step = runner.model.forward
@@ -249,7 +249,7 @@ def train(work_dir, epochs, seen, **options):
         cfg=dict(train_cfg=dict(by_epoch=True, max_epochs=epochs), resume=bool(options)),
         train_dataloader=data,
         val_dataloader=data,
-        val_evaluator=metric,
+        val_evaluator=[metric],
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         val_cfg=dict(),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
@@ -332,7 +332,7 @@ def test_predictions_are_kept_of_the_last_validation_only(tmp_path):
         work_dir=str(tmp_path),
         train_dataloader=loader,
         val_dataloader=loader,
-        val_evaluator=CocoMetric(ann_file=str(ann_file)),
+        val_evaluator=[CocoMetric(ann_file=str(ann_file))],
         train_cfg=dict(by_epoch=True, max_epochs=2),
         val_cfg=dict(),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
