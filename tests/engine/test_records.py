@@ -296,7 +296,7 @@ def test_a_tested_checkpoint_says_which_run_it_is_from(tmp_path):
         test_evaluator=[],
         test_cfg=dict(),
     )
-    runner.model.test_step = lambda batch: []
+    runner.model.test_step = lambda batch: [{}]
     runner.test()
     record = read(runner)
     name = trained.experiment_name
@@ -339,7 +339,7 @@ def test_predictions_are_kept_of_the_last_validation_only(tmp_path):
         custom_hooks=[Watch()],
         experiment_name=tmp_path.name,
     ).train()
-    assert folders == [[], ['predictions.bbox.json.gz']]
+    assert folders == [[], ['predictions.bbox.json.gz', 'predictions.segm.json.gz']]
 
 
 @pytest.mark.parametrize(
