@@ -22,6 +22,7 @@ from mmfish.config.paths import config_folder
 # timm, results/benchmark-train-amp-nchw-pt112-cu113-rtx3090.csv: images per second of resnet50 in
 # training, in mixed precision on one RTX 3090.
 RESNET50_IMAGES = 826.06
+RESNET50 = 'resnet50_8xb32_in1k'
 IMAGENET_IMAGES = 1_281_167
 # MMDetection, docs/en/model_zoo.md, training speed and inference speed in the comparison with
 # Detectron2: with ResNet-50, the seconds of an iteration on 8 V100 with two images each, and the
@@ -43,7 +44,7 @@ def imagenet_table(folder: Path) -> str:
         folder: with their configs.
     """
     rows = []
-    reference = _held(_classifier('resnet50_8xb32_in1k'), 32, 224, 224)
+    reference = _held(_classifier(RESNET50), 32, 224, 224)
     for path in experiments(folder):
         epochs = Config.fromfile(path).train_cfg.max_epochs
         model = _classifier(str(path))
@@ -86,7 +87,8 @@ def backbone_share(folder: Path) -> float:
         folder: with the config.
     """
     detector = build_model(str(folder / 'faster_rcnn_r50_fpn_coco.py'))
-    return complexity(detector.backbone, IMAGE).macs / complexity(detector, IMAGE).macs
+    resnet = build_model(RESNET50)
+    return complexity(resnet, IMAGE).macs / complexity(detector, IMAGE).macs
 
 
 def _cells(ratio: float, hours: float, memory: float) -> list[str]:
