@@ -54,7 +54,7 @@ def read_run(work_dir: Path) -> Run:
             break
     for record in records:
         trained = record['trained'] or dict(name='')
-        if record['kind'] == 'training':
+        if record['kind'] == 'training' or not record['metrics']:  # format_only
             continue
         if trained['name'] not in names and not str(trained['name']).startswith(f'{name}_'):
             foreign = record

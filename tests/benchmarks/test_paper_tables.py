@@ -173,6 +173,7 @@ class TestRuns:
         write_test(tmp_path, 'test/2', 3, coco(0.5))
         write_test(tmp_path, '3', 1, coco(0.1))
         write_test(tmp_path, '4', None, coco(0.2))
+        write_test(tmp_path, '5', 3, {})  # format_only
         run = read_run(tmp_path)
         assert run.metrics['coco/bbox_mAP'] == 0.5
         assert (run.state, run.finished) == ('epoch 3 of 3', True)
