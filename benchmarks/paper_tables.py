@@ -166,7 +166,7 @@ def _table(name: str, data: dict[str, Any], work_dirs: Path) -> Table:
         row_runs = [read_run(work_dirs / run) for run in row['runs']]
         runs += [run for run in row_runs if run not in runs]
         rows[row['name']] = [
-            _cell(column, published, row.get('model'), row_runs)
+            _cell(column, published, row, row_runs)
             for column, published in zip(data['columns'], row['published'], strict=True)
         ]
         if 'source' in row:
@@ -181,15 +181,16 @@ def _table(name: str, data: dict[str, Any], work_dirs: Path) -> Table:
 
 
 def _cell(
-    column: dict[str, Any], published: float | None, model: dict[str, Any] | None, runs: list[Run]
+    column: dict[str, Any], published: float | None, row: dict[str, Any], runs: list[Run]
 ) -> Cell:
-    unit = column['unit']
+    unit, model = column['unit'], row.get('model')
     if unit in FROM_RUNS:
         digits = 2 if unit == 'error' else 1
         if not runs:
             return Cell(published, None, digits, judged=True)
         run = runs[column.get('run', 0)]
-        metric = run.metrics.get(column['metric'])
+        name = column['metric']
+        metric = run.metrics.get(row.get('metrics', {}).get(name, name))
         if metric is None or metric < 0:  # pycocotools says -1 where there is no such object
             state = 'not evaluated' if run.metrics else run.state
             return Cell(published, None, digits, state, run.finished, judged=True)

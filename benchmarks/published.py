@@ -15,7 +15,8 @@ def load_published() -> dict[str, Any]:
     ``accuracy`` (a metric in percent), ``error`` (100 less that); or what is computed from the
     row's ``model``: ``parameters`` (in millions), ``memory`` (in MB), ``memory ratio`` (to that of
     the model in ``relative_to``). ``metric`` is the name that MMEngine logs, and ``run`` tells
-    which of the row's ``runs`` it belongs to (the first unless given). ``runs`` are names of
-    configs, and so of folders under ``work_dirs``; ``published`` has a number for each column.
+    which of the row's ``runs`` it belongs to (the first unless given); a row's ``metrics``
+    are other names in the place of some. ``runs`` are names of configs, and so of folders under
+    ``work_dirs``; ``published`` has a number for each column.
     """
     return json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))

@@ -7,3 +7,4 @@ model = dict(
         arch='fishnet99', init_cfg=dict(checkpoint='work_dirs/fishnet99_imagenet/epoch_100.pth')
     ),
 )
+expected_metrics = None  # not published

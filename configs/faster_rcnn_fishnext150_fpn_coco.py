@@ -7,3 +7,4 @@ model = dict(
         arch='fishnext150', init_cfg=dict(checkpoint='work_dirs/fishnext150_imagenet/epoch_100.pth')
     ),
 )
+expected_metrics = None  # not published

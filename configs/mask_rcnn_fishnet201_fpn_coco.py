@@ -7,3 +7,4 @@ model = dict(
         arch='fishnet201', init_cfg=dict(checkpoint='work_dirs/fishnet201_imagenet/epoch_100.pth')
     ),
 )
+expected_metrics = None  # not published

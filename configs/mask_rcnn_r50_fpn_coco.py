@@ -8,3 +8,9 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
     ),
 )
+
+# The paper's, +-0.3 points.
+expected_metrics = {
+    'coco/bbox_mAP': [0.384, 0.390],
+    'coco/segm_mAP': [0.344, 0.350],
+}

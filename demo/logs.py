@@ -1,11 +1,12 @@
-"""What runs have written: MMEngine's scalars, and the metrics of tests."""
+"""What runs have written: their records, and MMEngine's scalars."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
+
+from mmfish.engine.records import RECORD
 
 Scalars = dict[int, dict[str, float]]
 
@@ -28,11 +29,11 @@ class Run:
 
 
 def read_run(work_dir: Path) -> Run:
-    """Read the last evaluation of a run.
+    """Read the last evaluation of a run from the records in its folder and in those below.
 
-    That is the evaluation of training with the most epochs (or iterations), or a later test of a
-    checkpoint with at least as many: the last epoch, as in the paper, not the best one. Tests of
-    weights that were not trained there count only where nothing was.
+    That is the last evaluation of the newest training, or a later test of what was trained there,
+    with at least as many epochs: the last one, as in the paper, not the best one. Tests of weights
+    that were not trained there count only where nothing was.
 
     Args:
         work_dir: where `tools/train.py` and `tools/test.py` wrote; it need not be there.
@@ -40,36 +41,38 @@ def read_run(work_dir: Path) -> Run:
     Returns:
         The run.
     """
-    training, evaluations = read_logs(work_dir)
-    trained, metrics, foreign = 0, {}, None
-    if evaluations:
-        metrics = evaluations[max(evaluations)]
-        trained = metrics['step']
-    for log in sorted(work_dir.glob('*/*.json')):
-        if log.stem != log.parent.name:
+    name = work_dir.name
+    records = [json.loads(path.read_text(encoding='utf-8')) for path in work_dir.rglob(RECORD)]
+    records.sort(key=lambda record: record['started'])
+    trainings = [record for record in records if record['kind'] == 'training']
+    names = {record['name'] for record in trainings}
+    last = foreign = None
+    for record in reversed(trainings):
+        last = record
+        # One that was resumed, and stopped before an evaluation, has the result of the one before.
+        if record['metrics'] or not record['resumed_from']:
+            break
+    for record in records:
+        trained = record['trained'] or dict(name='')
+        if record['kind'] == 'training' or not record['metrics']:  # format_only
             continue
-        checkpoint = _config(log.parent).get('load_from') or ''
-        steps = re.search(r'(?:epoch|iter)_(\d+)\.pth$', checkpoint)
-        if steps and int(steps[1]) >= trained:
-            trained, foreign = int(steps[1]), None
-        elif not steps and not trained:
-            foreign = Path(checkpoint).name
-        else:
-            continue
-        metrics = json.loads(log.read_text(encoding='utf-8'))
+        if trained['name'] not in names and not str(trained['name']).startswith(f'{name}_'):
+            foreign = record
+        elif last is None or (
+            record['started'] >= last['started'] and trained['done'] >= last['trained']['done']
+        ):
+            last = record
 
-    if not metrics and not training:
-        return Run(work_dir.name)
+    if last is not None and not last['metrics']:
+        return Run(name, state='not evaluated')
+    if last is not None:
+        done, total = last['trained']['done'], last['trained']['of']
+        state = f'{last["trained"]["unit"]} {done} of {total}'
+        return Run(name, last['metrics'], state, done == total)
     if foreign is not None:
-        return Run(work_dir.name, metrics, f'weights from elsewhere: {foreign}')
-    if not metrics:
-        return Run(work_dir.name, state='not evaluated')
-    folders = sorted(path.parents[1] for path in work_dir.glob('*/vis_data/config.py'))
-    schedule = _config(folders[-1]).get('train_cfg') or {} if folders else {}
-    unit = 'iteration' if 'max_iters' in schedule else 'epoch'
-    total = schedule.get('max_iters', schedule.get('max_epochs'))
-    state = f'{unit} {trained}' + (f' of {total}' if total else '')
-    return Run(work_dir.name, metrics, state, trained == total)
+        weights = ', '.join(Path(file).name for file in foreign['checkpoint'])
+        return Run(name, foreign['metrics'], f'weights from elsewhere: {weights}')
+    return Run(name)
 
 
 def read_logs(work_dir: Path) -> tuple[Scalars, Scalars]:

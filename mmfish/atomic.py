@@ -4,21 +4,26 @@ import contextlib
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # The name of a file that is still being written ends with this.
 PART = '.part'
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file under another name, flush it to the disk, and rename it.
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a file for writing under another name; at the end flush it to the disk and rename it.
 
     Whenever the process is killed, there is either the complete new file or the old one. Several
     processes may write the same file at once. A link of that name is replaced, not followed.
 
     Args:
         path: of the file; folders that do not exist are made.
-        content: of the file.
+
+    Yields:
+        The opened file. If the block raises, the old one stays.
 
     Raises:
         OSError: the file could not be written. The old one is still there.
@@ -29,7 +34,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(part, 'wb') as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -44,3 +49,17 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Write a whole file as `atomic_file` does.
+
+    Args:
+        path: of the file; folders that do not exist are made.
+        content: of the file.
+
+    Raises:
+        OSError: the file could not be written. The old one is still there.
+    """
+    with atomic_file(path) as file:
+        file.write(content)

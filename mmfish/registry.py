@@ -14,6 +14,7 @@ from mmengine.model import PretrainedInit
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -23,6 +24,7 @@ from mmengine.registry import Registry
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfish', locations=['mmfish.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfish', locations=['mmfish.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmfish', locations=['mmfish.engine'])
+METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmfish', locations=['mmfish.engine'])
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmfish', locations=['mmfish.engine'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='mmfish', locations=['mmfish.datasets']

@@ -11,6 +11,8 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from benchmarks.paper_tables import TOLERANCE
+from benchmarks.published import load_published
 from mmfish.config.paths import config_path, read_config
 from mmfish.models import FrozenBN
 
@@ -52,6 +54,7 @@ def test_configs_of_a_detector_differ_in_the_backbone_and_the_necks_input(detect
     allowed = {'type', 'arch', 'depth', 'groups', 'base_width', 'init_cfg.checkpoint'}
     allowed = {f'model.backbone.{key}' for key in allowed} | {'model.neck.in_channels'}
     found = differences(f'{detector}_fishnet150', f'{detector}_{backbone}')
+    found = {key for key in found if not key.startswith('expected_metrics')}
     assert {'model.backbone.init_cfg.checkpoint'} < found <= allowed
 
 
@@ -63,9 +66,9 @@ def test_faster_and_mask_rcnn_differ_in_what_masks_need(backbone):
         'model.data_preprocessor.pad_mask',
         'model.train_cfg.rcnn.mask_size',
         'model.test_cfg.rcnn.mask_thr_binary',
-        'val_evaluator.metric',
-        'test_evaluator.metric',
+        *(f'{split}_evaluator.{key}' for split in ('val', 'test') for key in ('type', 'metric')),
     }
+    found = {key for key in found if not key.startswith('expected_metrics')}
     rest = {key for key in found - needed if not key.startswith('model.roi_head.mask_')}
     assert needed <= found
     assert {key.rsplit('.', 1)[1] for key in rest} == {'with_mask'}
@@ -74,8 +77,36 @@ def test_faster_and_mask_rcnn_differ_in_what_masks_need(backbone):
 @pytest.mark.parametrize('name', [*CELLS, 'htc_fishnext229'])
 def test_configs_have_no_top_level_settings_that_mmdetection_lacks(name):
     base = read_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
-    # MMDetection's own configs with other schedules have these two.
-    assert load(name).keys() - base.keys() <= {'custom_hooks', 'max_epochs'}
+    # MMDetection's own configs with other schedules have the first two.
+    added = {'custom_hooks', 'max_epochs', 'expected_metrics'}
+    assert load(name).keys() - base.keys() <= added
+
+
+def test_expected_are_the_published_aps_and_no_others():
+    rows = {
+        run: row['published']
+        for row in load_published()['tables']['Table 3']['rows']
+        for run in row['runs']
+    }
+    for detector in DETECTORS:
+        for backbone in BACKBONES + MORE:
+            name = f'{detector}_{backbone}'
+            published = rows.get(f'{name}_fpn_coco')
+            expected = {}
+            if published:
+                masks, boxes, fpn = published[::4]
+                boxes = fpn if detector == 'faster_rcnn' else boxes
+                aps = {'coco/bbox_mAP': boxes}
+                if detector == 'mask_rcnn':
+                    aps['coco/segm_mAP'] = masks
+                expected = {
+                    metric: [round(ap - TOLERANCE, 1) / 100, round(ap + TOLERANCE, 1) / 100]
+                    for metric, ap in aps.items()
+                }
+            found = load(name).get('expected_metrics') or {}
+            assert found.keys() == expected.keys()
+            for metric, band in expected.items():
+                assert found[metric] == pytest.approx(band)
 
 
 @pytest.mark.parametrize('cell', CELLS)

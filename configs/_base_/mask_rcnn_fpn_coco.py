@@ -21,3 +21,6 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=1)
+# Beside today's AP of small, medium and large masks the paper's, which told sizes by boxes.
+val_evaluator = dict(type='mmfish.BoxAreaCocoMetric')
+test_evaluator = val_evaluator

@@ -111,6 +111,7 @@ def own_data(
             )
         set_data_root(cfg, root)
         return cfg
+    cfg.pop('expected_metrics', None)  # of the config's own data set
     splits = find_splits(root, fraction, training=training)
     classes = agree_on_classes(splits)
     masks = _check_tasks(cfg, splits, root)
@@ -340,7 +341,7 @@ def _set_files(
     scope = dataset.get('_scope_', cfg.get('default_scope'))
     kind = component(dataset.get('type'), DATASETS, scope)
     # A user's own class that reads COCO's format stays.
-    if kind is not CocoDataset and (not reads_like_coco(kind) or _of_mmdetection(kind)):
+    if kind is not CocoDataset and (not reads_like_coco(kind) or _is_stock(kind)):
         for key in dataset.keys() - set(KEPT):
             del dataset[key]
         dataset['type'] = 'mmdet.CocoDataset'
@@ -390,7 +391,7 @@ def _tell_classes(cfg: Config, dataset: ConfigDict) -> None:
 def _set_evaluator(cfg: Config, name: str, split: Split, masks: bool) -> None:
     """Measure a split as COCO does, with the options that the config has for that.
 
-    Metrics that are not MMDetection's, and those that only write predictions, stay.
+    A user's own metrics, and those that only write predictions, stay.
     """
     old = cfg[f'{name}_evaluator']
     parts = old if isinstance(old, list | tuple) else [old]
@@ -398,10 +399,11 @@ def _set_evaluator(cfg: Config, name: str, split: Split, masks: bool) -> None:
     metric, others, measures = ConfigDict(type='mmdet.CocoMetric'), [], []
     for part in parts:
         kind = component(part.get('type'), METRICS, cfg.get('default_scope'))
-        if not _of_mmdetection(kind) or 'Dump' in kind.__name__:
+        if not _is_stock(kind) or 'Dump' in kind.__name__:
             others.append(part)
             continue
-        if kind is CocoMetric and 'metrics' not in old:
+        ours = kind.__module__.startswith('mmfish.')
+        if (kind is CocoMetric or ours) and 'metrics' not in old:
             metric = part
         asked = part.get('metric') or []
         measures += [asked] if isinstance(asked, str) else list(asked)
@@ -467,8 +469,8 @@ def _takes(kind: Any, option: str) -> bool:
     )
 
 
-def _of_mmdetection(kind: Any) -> bool:
-    return isinstance(kind, type) and kind.__module__.startswith('mmdet.')
+def _is_stock(kind: Any) -> bool:
+    return isinstance(kind, type) and kind.__module__.startswith(('mmdet.', 'mmfish.'))
 
 
 def _name(cfg: Config) -> str:

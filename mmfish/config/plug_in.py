@@ -102,6 +102,7 @@ def plug_in(
             f'the place of: expected one in model, or in its detector, and found '
             f'{", ".join(type_name(chain[-1].backbone) for chain in models.values()) or "none"}'
         )
+    cfg.pop('expected_metrics', None)  # of the config's own backbone
     _normalise_as_imagenet(cfg.get('data_preprocessor'))
     for model in itertools.chain(*with_resnet.values()):
         _normalise_as_imagenet(model.get('data_preprocessor'))

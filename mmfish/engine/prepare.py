@@ -67,6 +67,7 @@ def prepare_training(
     use_own_transforms(cfg)
     give_each_rank_a_device(cfg)
     add_hook(cfg, 'mmfish.CheckWeightsHook', whole=bool(cfg.get('resume')))
+    add_hook(cfg, 'mmfish.RecordHook')
     return stock
 
 
@@ -114,6 +115,7 @@ def prepare_testing(
     use_own_transforms(cfg)
     give_each_rank_a_device(cfg)
     add_hook(cfg, 'mmfish.CheckWeightsHook', whole=True)
+    add_hook(cfg, 'mmfish.RecordHook')
     return stock
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -25,6 +24,7 @@ from benchmarks.paper_tables import (
 from benchmarks.published import load_published
 from demo.logs import read_logs, read_run
 from mmfish.config.paths import config_folder
+from mmfish.engine.records import RECORD
 
 MASK, BOX = 'mask_rcnn_fishnet150_fpn_coco', 'faster_rcnn_fishnet150_fpn_coco'
 
@@ -43,31 +43,37 @@ def test_every_run_of_ours_has_a_config():
 
 def coco(ap: float, kinds=('bbox', 'segm')) -> dict[str, float]:
     sizes = {'': 0, '_s': -0.2, '_m': 0.02, '_l': 0.1}
-    return {f'coco/{kind}_mAP{size}': ap + more for kind in kinds for size, more in sizes.items()}
+    metrics = {f'coco/{k}_mAP{size}': ap + more for k in kinds for size, more in sizes.items()}
+    if 'segm' in kinds:
+        metrics |= {f'coco/segm_mAP{s}_box_area': ap + sizes[s] + 0.01 for s in ('_s', '_m', '_l')}
+    return metrics
 
 
-def write_run(work_dir: Path, time: str, config: dict, lines: list[dict]) -> None:
-    """What training leaves: the config and MMEngine's scalars."""
-    folder = work_dir / time / 'vis_data'
+def write_record(work_dir: Path, start: str, kind: str, **fields) -> None:
+    """The fields of a record that say what a run has come to."""
+    folder = work_dir / start
     folder.mkdir(parents=True)
-    Config(config).dump(folder / 'config.py')
-    if lines:
-        (folder / 'scalars.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    name = f'{work_dir.name}_{start}'
+    common = dict(kind=kind, name=name, started=start, resumed_from=None, metrics={}, trained=None)
+    (folder / RECORD).write_text(json.dumps(common | fields))
 
 
-def write_test(work_dir: Path, time: str, checkpoint: str, metrics: dict, **config) -> None:
-    """What `tools/test.py` leaves: the config with the checkpoint, and the metrics."""
-    write_run(work_dir, time, dict(load_from=checkpoint, **config), [])
-    (work_dir / time / f'{time}.json').write_text(json.dumps({**metrics, 'time': 0.1}))
+def trained(done: int, name: str, total: int | None = 3) -> dict:
+    return dict(unit='epoch', done=done, of=total, name=name)
 
 
-def train(epochs: int, total: int = 3, metrics=coco, start: int = 1) -> tuple[dict, list[dict]]:
-    lines = []
-    for epoch in range(start, epochs + 1):
-        iteration = 10 * epoch
-        lines.append(dict(loss=1.0, epoch=epoch, iter=iteration, step=iteration))
-        lines.append({**metrics(0.4 if epoch == 2 else 0.3 + epoch / 1000), 'step': epoch})
-    return dict(train_cfg=dict(max_epochs=total)), lines
+def write_training(work_dir: Path, start: str, epochs: int, metrics=coco, **fields) -> None:
+    """What a training of some of 3 epochs leaves."""
+    fields['metrics'] = metrics(0.3 + epochs / 1000) if metrics else {}
+    name = f'{work_dir.name}_{start}'
+    write_record(work_dir, start, 'training', trained=trained(epochs, name), **fields)
+
+
+def write_test(work_dir: Path, start: str, epochs: int | None, metrics: dict, **fields) -> None:
+    """What a test leaves, of a checkpoint of the run itself if it has epochs."""
+    own = None if epochs is None else trained(epochs, f'{work_dir.name}_0', **fields)
+    files = {f'x/{"fishnet150" if epochs is None else f"epoch_{epochs}"}.pth': None}
+    write_record(work_dir, start, 'test', trained=own, metrics=metrics, checkpoint=files)
 
 
 class Line(BaseModel):
@@ -110,6 +116,7 @@ def train_for_iterations(work_dir: Path, iterations: int) -> None:
         val_cfg=dict(),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
+        custom_hooks=[dict(type='mmfish.RecordHook')],
         log_processor=dict(by_epoch=False),
         cfg=dict(train_cfg=dict(max_iters=iterations, val_interval=2)),
         default_scope='mmengine',
@@ -122,64 +129,57 @@ class TestRuns:
         run = read_run(tmp_path / 'none')
         assert (run.name, run.state, run.metrics, run.finished) == ('none', 'not run', {}, False)
 
-    def test_the_last_epoch_counts_and_not_the_best(self, tmp_path):
-        write_run(tmp_path, '20260101_000000', *train(3))
+    def test_a_finished_run(self, tmp_path):
+        write_training(tmp_path, '1', 3)
         run = read_run(tmp_path)
         assert run.metrics['coco/bbox_mAP'] == 0.303
         assert (run.state, run.finished) == ('epoch 3 of 3', True)
 
     def test_an_unfinished_run_is_marked(self, tmp_path):
-        write_run(tmp_path, '20260101_000000', *train(2))
+        write_training(tmp_path, '1', 2)
         run = read_run(tmp_path)
         assert (run.state, run.finished) == ('epoch 2 of 3', False)
 
     def test_a_run_before_its_first_evaluation(self, tmp_path):
-        config, lines = train(1)
-        write_run(tmp_path, '20260101_000000', config, lines[:1])
+        write_training(tmp_path, '1', 0, metrics=None)
         assert read_run(tmp_path).state == 'not evaluated'
 
     def test_a_resumed_run(self, tmp_path):
-        write_run(tmp_path, '20260101_000000', *train(2))
-        write_run(tmp_path, '20260102_000000', *train(3, start=2))
+        write_training(tmp_path, '1', 2)
+        write_training(tmp_path, '2', 2, metrics=None, resumed_from='epoch_2.pth')
+        assert read_run(tmp_path).state == 'epoch 2 of 3'
+        write_training(tmp_path, '3', 3, resumed_from='epoch_2.pth')
         assert read_run(tmp_path).state == 'epoch 3 of 3'
 
     def test_of_a_run_that_was_started_anew_the_new_start_counts(self, tmp_path):
-        write_run(tmp_path, '20260101_000000', *train(3))
-        write_run(tmp_path, '20260102_000000', *train(1))
+        write_training(tmp_path, '1', 3)
+        write_test(tmp_path, '2', 3, coco(0.5))
+        write_training(tmp_path, '3', 1)
         assert read_run(tmp_path).state == 'epoch 1 of 3'
+        write_training(tmp_path, '4', 0, metrics=None)
+        assert read_run(tmp_path).state == 'not evaluated'
 
-    def test_a_finished_run_of_iterations_is_finished_despite_step_0_in_the_log(self, tmp_path):
-        train_for_iterations(tmp_path, 4)
-        run = read_run(tmp_path)
-        assert '"step": 0' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
-        assert (run.state, run.finished) == ('iteration 4 of 4', True)
-        assert run.metrics['score/value'] == 4
-
-    def test_a_run_is_finished_even_if_its_last_iteration_is_not_logged(self, tmp_path):
+    def test_a_real_run_of_iterations(self, tmp_path):
         train_for_iterations(tmp_path, 5)  # logged every second one, and evaluated
+        run = read_run(tmp_path)
+        assert (run.state, run.finished) == ('iteration 5 of 5', True)
+        assert run.metrics['score/value'] == 5
+        assert '"step": 0' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
         training, evaluations = read_logs(tmp_path)
         assert (list(training), list(evaluations)) == ([2, 4], [2, 4, 5])
-        assert read_run(tmp_path).finished
-
-    def test_an_interrupted_run_of_iterations_is_unfinished(self, tmp_path):
-        train_for_iterations(tmp_path, 6)
-        log = next(tmp_path.glob('*/vis_data/scalars.json'))
-        log.write_text(''.join(log.read_text().splitlines(keepends=True)[:4]))  # killed
-        run = read_run(tmp_path)
-        assert (run.state, run.finished) == ('iteration 4 of 6', False)
 
     def test_a_test_of_the_last_checkpoint_is_a_finished_result(self, tmp_path):
-        config, lines = train(3)
-        write_run(tmp_path, '20260101_000000', config, lines)
-        write_test(tmp_path, '20260102_000000', 'x/epoch_3.pth', coco(0.5), **config)
-        write_test(tmp_path, '20260103_000000', 'x/epoch_1.pth', coco(0.1), **config)
-        write_test(tmp_path, '20260104_000000', 'fishnet150.pth', coco(0.2), **config)
+        write_training(tmp_path, '1', 3)
+        write_test(tmp_path, 'test/2', 3, coco(0.5))
+        write_test(tmp_path, '3', 1, coco(0.1))
+        write_test(tmp_path, '4', None, coco(0.2))
+        write_test(tmp_path, '5', 3, {})  # format_only
         run = read_run(tmp_path)
         assert run.metrics['coco/bbox_mAP'] == 0.5
         assert (run.state, run.finished) == ('epoch 3 of 3', True)
 
     def test_a_test_of_weights_from_elsewhere_is_marked(self, tmp_path):
-        write_test(tmp_path, '20260104_000000', 'a/fishnet150.pth', coco(0.2))
+        write_test(tmp_path, '1', None, coco(0.2))
         run = read_run(tmp_path)
         assert run.metrics['coco/bbox_mAP'] == 0.2
         assert (run.state, run.finished) == ('weights from elsewhere: fishnet150.pth', False)
@@ -213,14 +213,14 @@ class TestCells:
 
 class TestTables:
     def test_table_3_from_runs(self, tmp_path):
-        write_run(tmp_path / MASK, '20260101_000000', *train(3))
+        write_training(tmp_path / MASK, '1', 3)
         boxes = lambda ap: coco(ap, kinds=('bbox',))  # noqa: E731
-        write_run(tmp_path / BOX, '20260101_000000', *train(2, metrics=boxes))
+        write_training(tmp_path / BOX, '1', 2, metrics=boxes)
         (table,) = paper_tables(tmp_path, ['Table 3'])
         cells = table.rows['FishNet-150']
         assert [cell.published for cell in cells][:5] == [37.0, 19.8, 40.2, 50.3, 41.5]
-        assert [round(cell.measured, 6) for cell in cells][:4] == [30.3, 10.3, 32.3, 40.3]
-        assert [round(cell.measured, 6) for cell in cells][8:] == [40, 20, 42, 50]
+        assert [round(cell.measured, 6) for cell in cells][:4] == [30.3, 11.3, 33.3, 41.3]
+        assert [round(cell.measured, 6) for cell in cells][8:] == [30.2, 10.2, 32.2, 40.2]
         assert [cell.finished for cell in cells] == [True] * 8 + [False] * 4
         assert all(cell.state == 'not run' for cell in table.rows["ResNet-50, authors'"])
         markdown = to_markdown([table])
@@ -228,9 +228,21 @@ class TestTables:
         assert f'- `{BOX}`: epoch 2 of 3' in markdown
         assert '- `mask_rcnn_r50_fpn_coco`: not run' in markdown
 
+    def test_sizes_of_masks_are_compared_as_each_row_told_them(self, tmp_path):
+        write_training(tmp_path / 'mask_rcnn_r50_fpn_coco', '1', 3)
+        (table,) = paper_tables(tmp_path, ['Table 3'])
+        measured = {
+            name: [round(cell.measured, 6) for cell in table.rows[f'ResNet-50, {name}'][:4]]
+            for name in ('Detectron', "authors'")
+        }
+        assert measured == {
+            'Detectron': [30.3, 10.3, 32.3, 40.3],
+            "authors'": [30.3, 11.3, 33.3, 41.3],
+        }
+
     def test_an_accuracy_becomes_an_error(self, tmp_path):
         metrics = {'accuracy/top1': 77.79, 'accuracy/top5': 94.0}
-        write_test(tmp_path / 'fishnet150_imagenet', '20260101_000000', 'epoch_100.pth', metrics)
+        write_test(tmp_path / 'fishnet150_imagenet', '1', 100, metrics, total=None)
         (table,) = paper_tables(tmp_path, ['Table 2'])
         parameters, error = table.rows['max-pooling 2x2']
         assert parameters.measured == 24.9594
@@ -243,7 +255,7 @@ class TestTables:
         assert millions[3] - millions[0] == pytest.approx(30.2 - 26.4, abs=0.1)
 
     def test_csv(self, tmp_path):
-        write_run(tmp_path / MASK, '20260101_000000', *train(3))
+        write_training(tmp_path / MASK, '1', 3)
         tables = paper_tables(tmp_path, ['Table 3'])
         rows = list(csv.DictReader(io.StringIO(to_csv(tables))))
         assert len(rows) == 4 * 12

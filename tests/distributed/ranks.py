@@ -23,6 +23,7 @@ import torch
 from mmengine.config import Config
 
 from demo.shapes import make_shapes
+from mmfish.engine.records import RECORD
 from mmfish.engine.run import load_config, run_test
 
 HERE = Path(__file__).resolve().parent
@@ -159,6 +160,11 @@ def check(seen, data, work_dir, epochs=2):
     found = run_test(cfg, str(work_dir / f'epoch_{epochs}.pth'))
     for name, value in found.items():
         assert metrics[name] == value or math.isnan(value), (name, metrics[name], value)
+    (record,) = (json.loads(file.read_text()) for file in work_dir.glob(f'*/{RECORD}'))
+    assert json.dumps(record['metrics']) == json.dumps(metrics)  # NaN is not equal to NaN
+    assert len(record['ranks']) == len(seen)
+    (tested,) = (json.loads(file.read_text()) for file in work_dir.glob(f'test/*/{RECORD}'))
+    assert record['predictions'] == tested['predictions'], 'the records have other predictions'
     for kind in ('bbox', 'segm'):
         one, other = (Path(work_dir, f'{name}.{kind}.json') for name in ('val', 'single'))
         assert one.read_bytes() == other.read_bytes(), f'{one} and {other} differ'

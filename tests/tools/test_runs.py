@@ -1,11 +1,13 @@
 """Short real runs of the command-line tools: train, resume, test."""
 
+import json
 import os
 import pickle
 import re
 import runpy
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from demo import CONFIGS
+from demo.logs import read_run
+from mmfish.engine.records import RECORD
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +99,20 @@ def test_testing_a_checkpoint_gives_box_and_mask_ap_predictions_and_pictures(
     with open(tmp_path / 'results.pkl', 'rb') as file:
         assert len(pickle.load(file)) == 4
     assert len(list(tmp_path.glob('*/pictures/*.png'))) == 4
+    (record,) = (json.loads(file.read_text()) for file in tmp_path.glob(f'*/{RECORD}'))
+    weights = trained[0] / 'iter_4.pth'
+    assert record['checkpoint'] == {str(weights): sha256(weights.read_bytes()).hexdigest()}
+    assert record['trained']['done'] == 4
+    assert set(record['predictions']) == {f'predictions.{k}.json.gz' for k in ('bbox', 'segm')}
+
+
+def test_each_process_of_a_training_leaves_a_record(trained):
+    records = [json.loads(file.read_text()) for file in sorted(trained[0].glob(f'*/{RECORD}'))]
+    first, second = records
+    assert (first['resumed_from'], second['resumed_from']) == (None, str(trained[0] / 'iter_2.pth'))
+    assert [record['trained']['done'] for record in records] == [2, 4]
+    run = read_run(trained[0])
+    assert (run.metrics, run.finished) == (second['metrics'], True)
 
 
 def test_a_missing_data_set_ends_with_one_sentence(tmp_path, monkeypatch):
