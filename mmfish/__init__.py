@@ -11,7 +11,7 @@ from mmfish.stack import check_stack, load_ops
 check_stack()
 load_ops()
 
-# Makes pytorchcv:// known to MMEngine.
+# Makes pytorchcv:// and official:// known to MMEngine.
 import mmfish.checkpoints  # noqa: E402, F401
 from mmfish.config.paths import config_path  # noqa: E402
 from mmfish.config.plug_in import plug_in  # noqa: E402
