@@ -11,7 +11,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(allowed_border=0),  # no anchors across the border of the image
-        # As in Detectron: no proposals in crowds, and only those that overlap an object enough.
+        # As in Detectron: none in crowds, and each goes to the object that it overlaps most.
         rcnn=dict(assigner=dict(ignore_iof_thr=0.7, match_low_quality=False)),
     ),
 )

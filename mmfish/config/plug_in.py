@@ -39,8 +39,8 @@ from mmfish.registry import component, pretrained_cfg, type_name
 
 # The public weights to start from, by arch. The authors' own may have to be downloaded by hand.
 WEIGHTS = dict(
-    fishnet150='pytorchcv://fishnet150',
     fishnet99='official://fishnet99',
+    fishnet150='pytorchcv://fishnet150',
     fishnet201='official://fishnet201',
 )
 # The images that all published weights of FishNet were trained on: ImageNet's statistics, RGB.
