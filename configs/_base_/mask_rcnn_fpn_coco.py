@@ -1,7 +1,7 @@
 # Mask R-CNN + FPN on COCO with the paper's recipe; experiments set backbone and neck channels.
 # The detector is that of MMDetection 1.x, which the authors used; docs/reproduce.md says how it
-# differs from today's.
-_base_ = 'mmdet::legacy_1.x/mask-rcnn_r50_fpn_1x_coco_v1.py'
+# differs from today's. (MMEngine refuses the dot in mmdet::legacy_1.x/, hence the way round it.)
+_base_ = 'mmdet::_base_/../legacy_1.x/mask-rcnn_r50_fpn_1x_coco_v1.py'
 
 model = dict(
     backbone=dict(
