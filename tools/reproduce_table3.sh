@@ -44,8 +44,9 @@ matched) WORK_DIRS=work_dirs ;;
 paper)
     WORK_DIRS=work_dirs/paper_weights
     # Not only after days of the other cells.
-    "${PYTHON:-python}" -c 'import sys; from mmfish import checkpoints, cli
-cli.run_tool(lambda: checkpoints.load_backbone_state(sys.argv[1]), "FISHNET150")' "$FISHNET150"
+    read_it='import sys; from mmfish import checkpoints as c, cli; '
+    read_it+='cli.run_tool(lambda: c.load_backbone_state(sys.argv[1]), "FISHNET150")'
+    "${PYTHON:-python}" -c "$read_it" "$FISHNET150"
     ;;
 *)
     echo "$0: WEIGHTS=$WEIGHTS is neither 'matched' nor 'paper'." >&2
