@@ -84,6 +84,9 @@ setup(
     cmdclass={'build_py': BuildWithMim},
     extras_require={
         name: requirements(name)
-        for name in ('onedl', 'openmmlab', 'weights', 'convert', 'export', 'runtime', 'digits', 'dev')
+        for name in (
+            *('onedl', 'openmmlab', 'weights', 'convert', 'export', 'runtime', 'digits'),
+            'dev',
+        )
     },
 )

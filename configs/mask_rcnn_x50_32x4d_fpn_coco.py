@@ -7,7 +7,7 @@ model = dict(
         depth=50,
         groups=32,
         base_width=4,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnext50_32x4d'),
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnext50_32x4d.imagenet1k_v2'),
     ),
 )
 

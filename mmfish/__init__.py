@@ -12,7 +12,7 @@ from mmfish.stack import folder
 from mmfish.version import __version__
 
 if folder('torch'):
-    import mmfish.checkpoints  # noqa: F401  makes pytorchcv:// known to MMEngine
+    import mmfish.checkpoints  # noqa: F401  makes pytorchcv:// and official:// known
     from mmfish.registry import publish
 
     publish()

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed import TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
+from mmfish.checkpoints.loading import RELEASED_FILES
 from mmfish.models import ARCHS, FishNet, FishNetClsHead
 
 ROOT = Path(__file__).parents[1]
@@ -193,6 +194,10 @@ def test_the_weights_of_the_zoo_are_those_of_their_publishers():
         elif 'torchvision://' in file:
             name = re.search(r'torchvision://([\w.]+)', file)[1]
             assert get_torchvision_models()[name].endswith(f'/{checksum.strip("`")}')
+        elif 'official://' in file:
+            name, released = re.fullmatch(r'`official://(\w+)`: `(\S+)`', file).groups()
+            assert RELEASED_FILES[name].endswith(f'/{released}')
+            assert name.removesuffix('_200e') == arch.strip('`')
         assert arch.strip('`') in {'', *ARCHS}
 
 

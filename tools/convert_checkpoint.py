@@ -12,7 +12,9 @@ from mmfish.cli import run_tool
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('source', help='file or URL, or pytorchcv://fishnet150')
+    parser.add_argument(
+        'source', help='file or URL, pytorchcv://fishnet150 or official://fishnet99'
+    )
     parser.add_argument('target', help='file to write')
     parser.add_argument('--backbone-only', action='store_true', help='without the classifier')
     parser.add_argument(

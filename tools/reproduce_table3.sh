@@ -5,7 +5,11 @@
 # DATA_ROOT is COCO's folder (data/coco). GPUS is the number of GPUs for each cell, over all machines
 # (16 as in the paper; with another number the learning rate is scaled). The other variables are
 # those of dist_*.sh and slurm_*.sh; with NNODES call the script on each machine.
-# Each cell has its folder in work_dirs/. Another call skips what is finished and resumes the rest.
+# WEIGHTS says what the backbones start from: 'matched' (the configs' own, all three near 81 %
+# top-1), or 'paper' (the authors' FishNet-150 of 78.14 % and its contemporaries). FISHNET150 is the
+# authors' file, if it is not where official://fishnet150 looks for it.
+# Each cell has its folder in work_dirs/, or in work_dirs/paper_weights/. Another call skips what is
+# finished and resumes the rest.
 set -euo pipefail
 
 USAGE="usage: $0 {local | slurm PARTITION} [arguments of tools/train.py]"
@@ -34,7 +38,22 @@ if [ -z "$PARTITION" ] && [ $((GPUS_HERE * NODES)) != "$GPUS" ]; then
     exit 2
 fi
 DATA_ROOT=${DATA_ROOT:-data/coco}
-export TOOLS PARTITION GPUS GPUS_HERE DATA_ROOT
+FISHNET150=${FISHNET150:-official://fishnet150}
+case ${WEIGHTS:-matched} in
+matched) WORK_DIRS=work_dirs ;;
+paper)
+    WORK_DIRS=work_dirs/paper_weights
+    # Not only after days of the other cells.
+    read_it='import sys; from mmfish import checkpoints as c, cli; '
+    read_it+='cli.run_tool(lambda: c.load_backbone_state(sys.argv[1]), "FISHNET150")'
+    "${PYTHON:-python}" -c "$read_it" "$FISHNET150"
+    ;;
+*)
+    echo "$0: WEIGHTS=$WEIGHTS is neither 'matched' nor 'paper'." >&2
+    exit 2
+    ;;
+esac
+export TOOLS PARTITION GPUS GPUS_HERE DATA_ROOT FISHNET150 WORK_DIRS
 
 # has_result WORK_DIR: whether the last epoch was evaluated, at the end of training or by test.py.
 has_result() {
@@ -44,8 +63,17 @@ has_result() {
 
 # cell NAME [arguments of tools/train.py]
 cell() {
-    local config=$TOOLS/../configs/$1.py work_dir=work_dirs/$1
-    local last=$work_dir/epoch_32.pth train test
+    local config=$TOOLS/../configs/$1.py work_dir=$WORK_DIRS/$1
+    local last=$work_dir/epoch_32.pth start= options train test
+    if [ "$WORK_DIRS" != work_dirs ]; then
+        case $1 in
+        *_r50_*) start=torchvision://resnet50 ;;
+        *_x50_*) start=open-mmlab://resnext50_32x4d ;;
+        *) start=$FISHNET150 ;;
+        esac
+    fi
+    options=(--data-root "$DATA_ROOT")
+    options+=(${start:+--cfg-options "model.backbone.init_cfg.checkpoint=$start"})
     if [ -n "$PARTITION" ]; then
         train=("$TOOLS/slurm_train.sh" "$PARTITION" "$1" "$config" "$work_dir")
         test=("$TOOLS/slurm_test.sh" "$PARTITION" "$1" "$config" "$last")
@@ -54,11 +82,11 @@ cell() {
         test=("$TOOLS/dist_test.sh" "$config" "$last" "$GPUS_HERE")
     fi
     if [ ! -f "$last" ]; then
-        "${train[@]}" --data-root "$DATA_ROOT" --resume --auto-scale-lr "${@:2}" || return 1
+        "${train[@]}" "${options[@]}" --resume --auto-scale-lr "${@:2}" || return 1
     fi
     # Training evaluates each epoch after saving it: a run may have been stopped in between.
     if ! has_result "$work_dir"; then
-        "${test[@]}" --data-root "$DATA_ROOT" --work-dir "$work_dir/test" || return 1
+        "${test[@]}" "${options[@]}" --work-dir "$work_dir/test" || return 1
     fi
     echo "$1: finished, in $work_dir"
 }

@@ -66,7 +66,7 @@ def convert_checkpoint(
 
     Args:
         source: path or URL of a released file, a pytorchcv file or a classifier of ours, of
-            FishNet-99, -150 or -201; or ``pytorchcv://fishnet150``.
+            FishNet-99, -150 or -201; or ``pytorchcv://fishnet150`` or ``official://fishnet99``.
         target: the file to write: ``dict(meta=..., state_dict=...)``. Folders that do not exist
             are made.
         backbone_only: only the backbone, under the names that it has by itself.

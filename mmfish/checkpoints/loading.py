@@ -29,6 +29,15 @@ from mmfish.registry import WEIGHT_INITIALIZERS
 
 HTTP = ('http://', 'https://')
 PYTORCHCV = 'pytorchcv://'
+OFFICIAL = 'official://'
+# The files that the README of the authors' release (https://github.com/kevin-ssy/FishNet) links. Of
+# FishNet-201 there is only the one of 200 epochs.
+RELEASED_FILES = dict(
+    fishnet99='https://www.dropbox.com/s/hvojbdsad5ue7yb/fishnet99_ckpt.tar',
+    fishnet150='https://www.dropbox.com/s/hjadcef18ln3o2v/fishnet150_ckpt.tar',
+    fishnet150_200e='https://www.dropbox.com/s/ajy9p6f97y45f1r/fishnet150_ckpt_welltrained.tar',
+    fishnet201='https://www.dropbox.com/s/kvz2dmxe3fzn10m/fishnet201_ckpt_welltrain.tar',
+)
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -75,7 +84,8 @@ def load_backbone_state(checkpoint: str) -> dict[str, Tensor]:
 
     Args:
         checkpoint: path or URL of a released file, a file of pytorchcv's, or a classifier, a
-            detector or a bare backbone of MMEngine's; or ``pytorchcv://fishnet150``.
+            detector or a bare backbone of MMEngine's; or ``pytorchcv://fishnet150``, or
+            ``official://`` and a name in `RELEASED_FILES`.
 
     Returns:
         The backbone's state dict.
@@ -254,9 +264,9 @@ def load_from_file(filename: str, map_location: Any = 'cpu') -> Any:
     """Read all that is in a file; nothing in it is executed.
 
     Args:
-        filename: a path, a URL, ``pytorchcv://<name>``, or a name in one of MMEngine's other
-            schemes, such as ``torchvision://``: these go to MMEngine's own loader, which trusts
-            whoever published the file.
+        filename: a path, a URL, ``pytorchcv://<name>``, ``official://<name>``, or a name in one of
+            MMEngine's other schemes, such as ``torchvision://``: these go to MMEngine's own loader,
+            which trusts whoever published the file.
         map_location: as of `torch.load`. Defaults to 'cpu'.
 
     Returns:
@@ -301,9 +311,9 @@ def plain_data_only() -> Iterator[None]:
         CheckpointLoader.register_scheme(list(HTTP), load_from_http, force=True)
 
 
-@CheckpointLoader.register_scheme(prefixes=PYTORCHCV)
-def load_from_pytorchcv(filename: str, map_location: Any = None) -> dict[str, dict[str, Tensor]]:
-    """MMEngine's loader for ``pytorchcv://<name>``: a classifier's checkpoint under our names."""
+@CheckpointLoader.register_scheme(prefixes=(PYTORCHCV, OFFICIAL))
+def load_published(filename: str, map_location: Any = None) -> dict[str, dict[str, Tensor]]:
+    """MMEngine's loader for the schemes above: a classifier's checkpoint under our names."""
     content = state_dict_in(load_from_file(filename, map_location), filename)
     return dict(state_dict=under_our_names(content, filename))
 
@@ -312,29 +322,78 @@ def local_file(checkpoint: str) -> Path:
     """Where the file behind a path or URL lies; downloads it first if it is not there yet.
 
     Args:
-        checkpoint: a path, an http(s) URL, or ``pytorchcv://<name>``. Downloads are kept where
-            torch and pytorchcv keep theirs.
+        checkpoint: a path, an http(s) URL, ``pytorchcv://<name>`` or ``official://<name>``.
+            Downloads are kept where torch and pytorchcv keep theirs.
 
     Raises:
         CheckpointError: the download failed, or ``checkpoint`` is in none of these forms.
     """
     if not isinstance(checkpoint, str) or _is_left_to_mmengine(checkpoint):
         raise CheckpointError(
-            f'expected the path or URL of a file with weights, or {PYTORCHCV}<name>, got '
-            f'{checkpoint!r}'
+            f'expected the path or URL of a file with weights, {PYTORCHCV}<name> or '
+            f'{OFFICIAL}<name>, got {checkpoint!r}'
         )
     if checkpoint.startswith(PYTORCHCV):
         return _pytorchcv_file(checkpoint)
+    if checkpoint.startswith(OFFICIAL):
+        return _released_file(checkpoint)
     if not checkpoint.startswith(HTTP):
         return Path(checkpoint).expanduser()
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(checkpoint).path).name)
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(checkpoint, str(path))
-        except Exception as error:  # of whichever connection or file system it is
-            raise _not_available(checkpoint, error) from error
+    path = _in_torch_hub(checkpoint)
+    try:
+        _download(checkpoint, path)
+    except Exception as error:  # of whichever connection or file system it is
+        raise _not_available(checkpoint, error) from error
     return path
+
+
+def missing_release(url: str) -> str:
+    """What to do by hand for the file of an ``official://<name>``; '' if it is there already.
+
+    Raises:
+        CheckpointError: the release has no file of that name.
+    """
+    link = _release_link(url)
+    path = _in_torch_hub(link)
+    return '' if path.exists() else f'download {link} with a browser and put it into {path.parent}'
+
+
+def _released_file(url: str) -> Path:
+    link = _release_link(url)
+    path = _in_torch_hub(link)
+    try:
+        _download(f'{link}?dl=1', path)  # Dropbox's way to ask for the file itself
+        with open(path, 'rb') as file:
+            is_page = file.read(1) == b'<'
+        if is_page:
+            path.unlink()
+            raise ValueError('there came a page for a browser')
+    except Exception as error:  # of whichever connection or file system it is
+        raise CheckpointError(
+            f'{url} could not be downloaded ({_first_line(error)}): {missing_release(url)}, or '
+            'give the path of the file'
+        ) from error
+    return path
+
+
+def _release_link(url: str) -> str:
+    name = url.removeprefix(OFFICIAL)
+    if name not in RELEASED_FILES:
+        raise CheckpointError(
+            f"{url} names no file of the authors' release: expected {OFFICIAL} and one of "
+            f'{", ".join(RELEASED_FILES)}'
+        )
+    return RELEASED_FILES[name]
+
+
+def _in_torch_hub(url: str) -> Path:
+    return Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+
+
+def _download(url: str, path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
 
 
 def _pytorchcv_file(url: str) -> Path:
@@ -356,7 +415,7 @@ def _pytorchcv_file(url: str) -> Path:
 
 
 def _is_left_to_mmengine(checkpoint: str) -> bool:
-    return '://' in checkpoint and not checkpoint.startswith((*HTTP, PYTORCHCV))
+    return '://' in checkpoint and not checkpoint.startswith((*HTTP, PYTORCHCV, OFFICIAL))
 
 
 def _not_available(checkpoint: str, error: Exception) -> CheckpointError:

@@ -21,6 +21,7 @@ from mmengine.registry import Registry
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmfish.checkpoints.loading import OFFICIAL, missing_release
 from mmfish.config.levels import (
     APART,
     Levels,
@@ -36,8 +37,12 @@ from mmfish.errors import UsageError
 from mmfish.models import FishNet
 from mmfish.registry import component, pretrained_cfg, type_name
 
-# The public weights that need no manual download, by arch.
-WEIGHTS = dict(fishnet150='pytorchcv://fishnet150')
+# The public weights to start from, by arch. The authors' own may have to be downloaded by hand.
+WEIGHTS = dict(
+    fishnet99='official://fishnet99',
+    fishnet150='pytorchcv://fishnet150',
+    fishnet201='official://fishnet201',
+)
 # The images that all published weights of FishNet were trained on: ImageNet's statistics, RGB.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -75,9 +80,10 @@ def plug_in(
 
     Args:
         cfg: a config, its path, or ``mmdet::<path>``. It is not changed.
-        arch: FishNet's ``arch``. Defaults to 'fishnet150', the only one with public weights, from
-            which it starts where they fit (not with GroupNorm, for example). Others start from
-            random numbers.
+        arch: FishNet's ``arch``. Defaults to 'fishnet150', which starts from pytorchcv's weights.
+            'fishnet99' and 'fishnet201' start from the authors' where their file is in torch's
+            download folder. Others, and options that the weights do not fit (GroupNorm, for
+            example), start from random numbers.
         **backbone_options: further options of `FishNet`. None of them is changed. ``init_cfg``
             takes the place of the public weights.
 
@@ -249,6 +255,8 @@ def _why_no_public_weights(options: Mapping[str, Any], fish: FishNet) -> str:
     published = fishnet_on_meta(dict(arch=arch, out_indices=options['out_indices']))
     if _shapes(fish) != _shapes(published):
         return f'the public weights of {arch} do not fit these options'
+    if WEIGHTS[arch].startswith(OFFICIAL) and (advice := missing_release(WEIGHTS[arch])):
+        return f'the public weights of {arch} are not on this machine ({advice})'
     return ''
 
 

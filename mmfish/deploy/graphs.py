@@ -9,6 +9,7 @@ from mmdet.models.dense_heads import RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import BBoxHead, FCNMaskHead, SingleRoIExtractor, StandardRoIHead
+from mmdet.models.task_modules import LegacyDeltaXYWHBBoxCoder
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import ConfigDict
 from mmpretrain.models import ClsHead, ImageClassifier
@@ -293,9 +294,11 @@ def _best(scores: Tensor, most: int) -> Tensor:
 def _decode(coder, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
     # With a shape the coders of MMDetection clip by a function that MMDetection 3 does not have.
     boxes = get_box_tensor(coder.decode(priors, deltas))
-    if not coder.clip_border:
+    legacy = isinstance(coder, LegacyDeltaXYWHBBoxCoder)
+    if not legacy and not coder.clip_border:
         return boxes
-    height, width = (torch.as_tensor(side) for side in size)
+    # The coder of MMDetection 1.x always clips, and to the last pixel.
+    height, width = (torch.as_tensor(side) - int(legacy) for side in size)
     return torch.minimum(boxes.clamp(min=0), torch.stack([width, height, width, height]).to(boxes))
 
 

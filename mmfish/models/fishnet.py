@@ -431,7 +431,8 @@ class FishNet(BaseModule):
         """Initialise as ``init_cfg`` says.
 
         ``dict(type='Pretrained', checkpoint=X)`` takes a released file, one of pytorchcv's, a
-        classifier or detector of MMEngine's with a FishNet in it, or ``pytorchcv://fishnet150``.
+        classifier or detector of MMEngine's with a FishNet in it, ``pytorchcv://fishnet150``, or
+        ``official://fishnet99``, ``-150`` or ``-201``.
 
         Raises:
             CheckpointError: X cannot be read, holds no FishNet, or one of another architecture.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
@@ -23,7 +24,7 @@ from mmengine.runner import CheckpointLoader
 from slow_cases import slow_except
 from torch import nn
 
-from mmfish.checkpoints import from_official, from_pytorchcv, load_backbone, to_official
+from mmfish.checkpoints import from_official, from_pytorchcv, load_backbone, loading, to_official
 from mmfish.checkpoints.loading import (
     load_from_file,
     plain_data_only,
@@ -224,16 +225,24 @@ def test_after_a_run_mmengine_loads_as_before(tmp_path):
     assert CheckpointLoader.load_checkpoint(path)['options'].lr == 1
 
 
+@contextmanager
+def serving(folder):
+    """A web server with the files of a folder; gives its URL."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f'http://127.0.0.1:{server.server_port}'
+        finally:
+            server.shutdown()
+
+
 def test_code_in_a_download_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     torch.save(dict(state_dict={}, options=argparse.Namespace(lr=1)), tmp_path / 'weights.pth')
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f'http://127.0.0.1:{server.server_port}/weights.pth'
-        with plain_data_only(), pytest.raises(CheckpointError, match='could run code'):
-            CheckpointLoader.load_checkpoint(url)
-        server.shutdown()
+    refused = pytest.raises(CheckpointError, match='could run code')
+    with serving(tmp_path) as url, plain_data_only(), refused:
+        CheckpointLoader.load_checkpoint(f'{url}/weights.pth')
     assert list(tmp_path.glob('torch/**/weights.pth'))
 
 
@@ -331,3 +340,75 @@ def test_another_arch_is_named_with_a_key_and_nothing_is_loaded(state_dict, tmp_
 def test_a_name_that_pytorchcv_does_not_know_is_an_error():
     with pytest.raises(CheckpointError, match=r'pytorchcv://trout could not be loaded .*trout'):
         CheckpointLoader.load_checkpoint('pytorchcv://trout')
+
+
+def save_as_released(state_dict, file):
+    """In the form of the authors' files, which PyTorch 0.4 wrote."""
+    released = {f'module.{key}': value for key, value in to_official(state_dict).items()}
+    content = dict(epoch=100, arch='fishnet99', state_dict=released, best_prec1=torch.tensor(77.4))
+    content['optimizer'] = dict(state={0: dict(momentum_buffer=torch.zeros(2))}, param_groups=[])
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Torch's download folder, empty."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    folder = tmp_path / 'torch' / 'hub' / 'checkpoints'
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('name', 'file'),
+    [
+        ('fishnet99', 'fishnet99_ckpt.tar'),
+        ('fishnet150', 'fishnet150_ckpt.tar'),
+        ('fishnet150_200e', 'fishnet150_ckpt_welltrained.tar'),
+        ('fishnet201', 'fishnet201_ckpt_welltrain.tar'),
+    ],
+)
+def test_a_released_file_that_was_downloaded_by_hand_is_found(name, file, state_dict, hub):
+    (hub / file).write_bytes(b'')
+    assert loading.local_file(f'official://{name}') == hub / file
+    assert loading.missing_release(f'official://{name}') == ''
+
+
+def test_a_released_file_is_loaded_by_its_name(state_dict, hub):
+    save_as_released(state_dict, hub / 'fishnet99_ckpt.tar')
+    loaded = pretrained('official://fishnet99').state_dict()
+    assert all(torch.equal(loaded[key], state_dict[f'backbone.{key}']) for key in loaded)
+    classifier = CheckpointLoader.load_checkpoint('official://fishnet99')['state_dict']
+    assert classifier.keys() == state_dict.keys()
+    assert all(torch.equal(classifier[key], state_dict[key]) for key in classifier)
+
+
+@pytest.mark.parametrize('answer', ['file', 'page', 'none'])
+def test_a_released_file_is_downloaded_or_else_the_message_says_how_to_get_it(
+    answer, state_dict, hub, tmp_path, monkeypatch
+):
+    if answer == 'file':
+        save_as_released(state_dict, tmp_path / 'fishnet99_ckpt.tar')
+    elif answer == 'page':
+        (tmp_path / 'fishnet99_ckpt.tar').write_text('<!DOCTYPE html>')
+    with serving(tmp_path) as url:
+        link = f'{url}/fishnet99_ckpt.tar'
+        monkeypatch.setitem(loading.RELEASED_FILES, 'fishnet99', link)
+        if answer == 'file':
+            assert torch.equal(
+                pretrained('official://fishnet99').stem[0].weight,
+                state_dict['backbone.stem.0.weight'],
+            )
+            return
+        with pytest.raises(CheckpointError) as error:
+            pretrained('official://fishnet99')
+    reason = dict(page='ValueError: there came a page for a browser', none='HTTPError: HTTP Error')
+    assert f'official://fishnet99 could not be downloaded ({reason[answer]}' in str(error.value)
+    advice = f'download {link} with a browser and put it into {hub}, or give the path of the file'
+    assert str(error.value).endswith(advice)
+    assert list(hub.iterdir()) == []
+
+
+def test_a_name_that_the_release_does_not_have_is_an_error():
+    with pytest.raises(CheckpointError, match=r'official://trout .* one of fishnet99, fishnet150,'):
+        CheckpointLoader.load_checkpoint('official://trout')

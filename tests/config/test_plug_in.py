@@ -258,20 +258,46 @@ def test_with_weights_what_was_fixed_stays_fixed_and_nothing_is_logged(log):
     assert log == []
 
 
+RELEASED = dict(fishnet99='fishnet99_ckpt.tar', fishnet201='fishnet201_ckpt_welltrain.tar')
+
+
 @pytest.mark.parametrize(
     'arch', slow_except(['fishnet99'], sorted(ARCHS.keys() - {'fishnet150', 'fishnet55'}))
 )
-def test_without_weights_all_of_fishnet_learns_and_the_log_says_why(arch, log):
+def test_without_weights_all_of_fishnet_learns_and_the_log_says_why(
+    arch, log, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     cfg = plug_in(with_backbone(frozen_stages=1), arch)
     backbone = cfg.model.backbone
     assert 'init_cfg' not in backbone
     assert (backbone.frozen_stages, backbone.norm_eval) == (-1, False)
     (line,) = log
-    assert (
-        f'random weights, because there are public weights of fishnet150 only, not of {arch}'
-        in line
-    )
+    if arch in RELEASED:
+        reason = f'the public weights of {arch} are not on this machine (download https://'
+        assert f'/{RELEASED[arch]} with a browser and put it into {tmp_path}/hub' in line
+    else:
+        reason = (
+            f'there are public weights of fishnet99, fishnet150, fishnet201 only, not of {arch}'
+        )
+    assert f'random weights, because {reason}' in line
     assert 'frozen_stages=-1 instead of 1, norm_eval=False instead of True' in line
+
+
+@pytest.mark.parametrize('arch', RELEASED)
+def test_the_authors_weights_are_taken_where_they_are_on_the_machine(
+    arch, log, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    file = tmp_path / 'hub' / 'checkpoints' / RELEASED[arch]
+    file.parent.mkdir(parents=True)
+    file.touch()
+    backbone = plug_in(with_backbone(frozen_stages=1), arch).model.backbone
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint=f'official://{arch}')
+    assert backbone.frozen_stages == 1
+    assert log == []
+    assert 'init_cfg' not in plug_in(with_backbone(), arch, in_channels=1).model.backbone
+    assert f'public weights of {arch} do not fit' in log[0]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ RETINANET = 'retinanet/retinanet_r50_fpn_1x_coco.py'
 DETECTORS = [
     (MASK_RCNN, 'resnet18'),
     ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'fishnet77'),
+    ('legacy_1.x/mask-rcnn_r50_fpn_1x_coco_v1.py', 'resnet18'),
     (RETINANET, 'fishnet77'),
     (RETINANET, 'resnet18'),
     ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'fishnet77'),  # colours in OpenCV's order

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >> calls
 case "$*" in *train.py*"${FAIL:-nothing}"*) exit 3;; esac
 """
+OURS = ('GPUS', 'NNODES', 'PYTHON', 'WEIGHTS', 'FISHNET150')
 METRICS = '{"coco/bbox_mAP": 0.4, "coco/bbox_mAP_50": 0.6, "time": 0.1, "step": %d}\n'
 
 
@@ -35,7 +37,7 @@ def reproduce(tmp_path):
             [SCRIPT, *arguments],
             cwd=tmp_path,
             env={
-                **{k: v for k, v in os.environ.items() if k not in ('GPUS', 'NNODES', 'PYTHON')},
+                **{k: v for k, v in os.environ.items() if k not in OURS},
                 'PATH': f'{tmp_path}:{os.environ["PATH"]}',
                 **variables,
             },
@@ -141,3 +143,60 @@ def test_a_failed_cell_is_not_evaluated_and_the_others_go_on(reproduce):
     assert status == 1
     assert cells(calls, 'train') == sorted(CELLS)
     assert cells(calls, 'test') == sorted(CELLS[1:])
+
+
+def starts(calls):
+    """What the command lines of each cell say about the weights, by the cell's folder."""
+    option = 'model.backbone.init_cfg.checkpoint='
+    return {
+        (Path(value(words, '--work-dir')).as_posix(), word.removeprefix(option))
+        for words in calls
+        if any(tool in ' '.join(words) for tool in ('/train.py', '/test.py'))
+        for word in words
+        if word.startswith(option)
+    }
+
+
+@pytest.mark.parametrize('given', [None, '/weights/fishnet150_ckpt.tar'])
+def test_the_papers_weights_are_given_to_each_cell_in_folders_of_their_own(reproduce, given):
+    variables = dict(FISHNET150=given) if given else {}
+    status, calls = reproduce('local', '--cfg-options', 'a=1', WEIGHTS='paper', **variables)
+    assert status == 0
+    expected = {
+        'r50': 'torchvision://resnet50',
+        'x50_32x4d': 'open-mmlab://resnext50_32x4d',
+        'fishnet150': given or 'official://fishnet150',
+    }
+    folders = {
+        f'work_dirs/paper_weights/{detector}_rcnn_{backbone}_fpn_coco{folder}': start
+        for detector in ('faster', 'mask')
+        for backbone, start in expected.items()
+        for folder in ('', '/test')
+    }
+    assert starts(calls) == set(folders.items())
+    assert calls[0][-1] == expected['fishnet150']  # read before anything is trained
+    assert calls[1][-2:] == ['--cfg-options', 'a=1']
+
+
+def test_matched_weights_are_those_of_the_configs(reproduce):
+    assert starts(reproduce('local', WEIGHTS='matched')[1]) == set()
+
+
+def test_weights_of_neither_kind_are_refused(reproduce):
+    assert reproduce('local', WEIGHTS='best') == (2, [])
+    assert "WEIGHTS=best is neither 'matched' nor 'paper'" in reproduce.errors[-1]
+
+
+@pytest.mark.slow
+def test_a_missing_file_of_the_authors_is_found_out_before_any_training(tmp_path):
+    process = subprocess.run(
+        [SCRIPT, 'local'],
+        cwd=tmp_path,
+        env=dict(os.environ, WEIGHTS='paper', FISHNET150='none.tar', PYTHON=sys.executable),
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith('FISHNET150: none.tar cannot be read')
+    assert not process.stdout
+    assert list(tmp_path.iterdir()) == []
