@@ -1,0 +1,211 @@
+"""The runs of the plan, a process each, and the records of them."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.complexity import build_model, complexity
+from benchmarks.mini.components import LOOKED_AT
+from benchmarks.mini.plan import SHAPES_SIZE, Run, search
+from demo.logs import Scalars, read_logs, read_run
+from demo.shapes import make_shapes
+from mmfish.atomic import write_atomically
+from mmfish.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = Path(__file__).parent / 'configs'
+RECORDS = Path(__file__).parent / 'records'
+AP = ('coco/bbox_mAP', 'coco/segm_mAP')
+# Seconds of an iteration, evaluations included, where no record tells them.
+GUESS = 1.0
+
+Records = Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+        nuclei: in COCO's layout (docs/convert-data.md).
+        fashion_mnist: with the four gzipped files.
+        work_dirs: for logs, checkpoints and the shapes.
+        records: one JSON file for each run.
+    """
+
+    nuclei: Path
+    fashion_mnist: Path
+    work_dirs: Path
+    records: Path = RECORDS
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """All records by the names of their runs."""
+    files = sorted(folder.glob('*.json'))
+    return {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in files}
+
+
+def found_rate(condition: str, network: str, records: Records) -> tuple[float, float] | None:
+    """The rate with the highest AP of boxes and masks together; None before the search is over."""
+    tried = {run.rate: records.get(run.name) for run in search(condition, network)}
+    if None in tried.values():
+        return None
+    return max(tried, key=lambda rate: sum(tried[rate]['metrics'].get(name, 0) for name in AP))
+
+
+def seconds_for(run: Run, records: Records) -> float:
+    """How long a run takes, by the records of others like it, or else by a guess."""
+    like = [
+        record['seconds'] / record['iterations']
+        for record in records.values()
+        if (record['network'], record['condition']) == (run.network, run.condition)
+    ]
+    return run.iterations * (median(like) if like else GUESS)
+
+
+def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Train, or go on with a training that was interrupted, and write its record.
+
+    Args:
+        run: of the plan.
+        folders: where things are.
+        more: settings beside those of the run, by dotted names.
+
+    Returns:
+        The record.
+
+    Raises:
+        UsageError: a run that it builds on has no record yet, or the training failed.
+    """
+    records = read_records(folders.records)
+    rate = run.rate or found_rate(run.condition, run.network, records)
+    options = run.options(rate) if rate or run.condition == 'fashion-mnist' else None
+    if options is None:
+        raise UsageError(
+            f'{run.name}: its rate has not been found yet: run '
+            f'`--only "{run.config}_*_rate*"` first'
+        )
+    if run.condition == 'pretrained':
+        options['model.backbone.init_cfg.checkpoint'] = str(
+            folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
+        )
+    work_dir = folders.work_dirs / run.name
+    settings = {**options, **(more or {})}
+    command = [
+        *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
+        *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
+        *(f'{name}={value}'.replace(' ', '') for name, value in settings.items()),
+    ]
+    work_dir.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
+        status = subprocess.run(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        ).returncode
+        output.seek(0)
+        last_line = output.read().strip().rpartition('\n')[2]
+    # A rate that is too high has no AP, and that is a result.
+    diverged = run.rate is not None and 'NaN or Inf' in last_line
+    if not diverged and (status or not read_run(work_dir).finished):
+        raise UsageError(
+            f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
+            f'{work_dir}/output.txt; the same command goes on where it ended)'
+        )
+    record = dict(
+        network=run.network,
+        condition=run.condition,
+        detector=run.detector,
+        data=run.data,
+        variant=run.variant,
+        seed=run.seed,
+        rate=rate,
+        iterations=run.iterations,
+        seconds=round(time.monotonic() - started, 1),
+        config=f'{run.config}.py',
+        options=options,
+        diverged=diverged,
+        **measured(work_dir),
+    )
+    text = json.dumps(record, indent=1) + '\n'
+    write_atomically(folders.records / f'{run.name}.json', text.encode())
+    return record
+
+
+def measured(work_dir: Path) -> dict[str, Any]:
+    """What a training has left: results, curves, cost, and the beginning of it.
+
+    Args:
+        work_dir: of the training.
+
+    Returns:
+        ``metrics`` of the last evaluation; ``curve``: AP, iterations and seconds of training of
+        each evaluation; ``seconds_per_iteration``, the median; ``gradient_norm`` and
+        ``level_scale`` after 0 and 100 iterations, the first a median over ten; ``model`` and
+        ``backbone``: parameters, and multiply-adds for an image of 192x192; ``process``.
+    """
+    training, evaluations = read_logs(work_dir)
+    last = evaluations[max(evaluations)] if evaluations else {}
+    config = max(work_dir.glob('*/vis_data/config.py'))
+    model = build_model(str(config))
+    return dict(
+        metrics={name: value for name, value in last.items() if '/' in name},
+        curve=[
+            dict(
+                iteration=i,
+                seconds=round(sum(line['time'] for j, line in training.items() if j <= i), 1),
+                **{name: found[name] for name in AP if name in found},
+            )
+            for i, found in evaluations.items()
+        ],
+        seconds_per_iteration=round(median(line['time'] for line in training.values()), 4),
+        gradient_norm={str(i): _gradient_norm(training, i) for i in LOOKED_AT},
+        level_scale={str(i): _level_scale(training, i) for i in LOOKED_AT},
+        model=_cost(model),
+        backbone=_cost(model.backbone),
+        process=_process(work_dir),
+    )
+
+
+def _data(run: Run, folders: Folders) -> Path:
+    if run.condition == 'fashion-mnist':
+        return folders.fashion_mnist
+    if run.data == 'nuclei':
+        return folders.nuclei
+    return make_shapes(folders.work_dirs / 'shapes', train=320, val=100, size=SHAPES_SIZE)
+
+
+def _gradient_norm(training: Scalars, start: int) -> float | None:
+    lines = [training.get(i, {}) for i in range(start + 1, start + 11)]
+    norms = [line['grad_norm'] for line in lines if 'grad_norm' in line]
+    return median(norms) if norms else None
+
+
+def _level_scale(training: Scalars, start: int) -> list[float]:
+    line = training.get(start + 1, {})
+    return [value for name, value in sorted(line.items()) if name.startswith('level')]
+
+
+def _cost(model: Any) -> dict[str, int]:
+    counts = complexity(model, (192, 192))
+    return dict(parameters=counts.parameters, macs=counts.macs)
+
+
+def _process(work_dir: Path) -> dict[str, Any]:
+    """Commit, versions, machine and the peak of the memory in bytes, as mmfish has recorded them.
+
+    Of a resumed training they are those of the last process, and the highest peak.
+    """
+    files = sorted(work_dir.glob('*/run_record.json'))
+    records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    if not records:
+        return {}
+    return dict(
+        **{name: records[-1][name] for name in ('commit', 'versions', 'machine')},
+        memory=max(record['ranks'][0]['memory'] for record in records),
+    )
