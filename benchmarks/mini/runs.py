@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.complexity import build_model, complexity
 from benchmarks.mini.components import LOOKED_AT
 from benchmarks.mini.plan import SHAPES_SIZE, Run, search
-from demo.logs import Scalars, read_logs, read_run
+from demo.logs import read_logs, read_run
 from demo.shapes import make_shapes
 from mmfish.atomic import write_atomically
 from mmfish.errors import UsageError
@@ -138,37 +138,63 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
 
 
 def measured(work_dir: Path) -> dict[str, Any]:
-    """What a training has left: results, curves, cost, and the beginning of it.
+    """What a training has left.
 
     Args:
         work_dir: of the training.
 
     Returns:
-        ``metrics`` of the last evaluation; ``curve``: AP, iterations and seconds of training of
-        each evaluation; ``seconds_per_iteration``, the median; ``gradient_norm`` and
-        ``level_scale`` after 0 and 100 iterations, the first a median over ten; ``model`` and
-        ``backbone``: parameters, and multiply-adds for an image of 192x192; ``process``.
+        ``metrics`` of the last evaluation; ``curve``: iterations, seconds of training and AP at
+        each evaluation; cost: ``seconds_per_iteration`` (median), ``training_seconds``, ``memory``
+        (peak, in bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for
+        the beginning, after 0 and 100 iterations, the norm of the gradient (median of ten) and the
+        standard deviation of each level. What there is none of is None.
     """
     training, evaluations = read_logs(work_dir)
     last = evaluations[max(evaluations)] if evaluations else {}
-    config = max(work_dir.glob('*/vis_data/config.py'))
-    model = build_model(str(config))
+    times = {i: line['time'] for i, line in sorted(training.items())}
+    model = build_model(str(max(work_dir.glob('*/vis_data/config.py'))))
+    whole, backbone = (complexity(part, (192, 192)) for part in (model, model.backbone))
+    start = {}
+    for i in LOOKED_AT:
+        norms = [training.get(i + 1 + j, {}).get('grad_norm') for j in range(10)]
+        start[f'gradient_norm_{i}'] = None if None in norms else median(norms)
+        for name in (f'level{n}_scale' for n in range(4)):
+            start[f'{name}_{i}'] = training.get(i + 1, {}).get(name)
     return dict(
         metrics={name: value for name, value in last.items() if '/' in name},
+        top1=last.get('accuracy/top1'),
         curve=[
             dict(
                 iteration=i,
-                seconds=round(sum(line['time'] for j, line in training.items() if j <= i), 1),
+                seconds=round(sum(seconds for j, seconds in times.items() if j <= i), 1),
                 **{name: found[name] for name in AP if name in found},
             )
             for i, found in evaluations.items()
         ],
-        seconds_per_iteration=round(median(line['time'] for line in training.values()), 4),
-        gradient_norm={str(i): _gradient_norm(training, i) for i in LOOKED_AT},
-        level_scale={str(i): _level_scale(training, i) for i in LOOKED_AT},
-        model=_cost(model),
-        backbone=_cost(model.backbone),
-        process=_process(work_dir),
+        seconds_per_iteration=round(median(times.values()), 4),
+        training_seconds=round(sum(times.values()), 1),
+        parameters=whole.parameters,
+        macs=whole.macs,
+        backbone_parameters=backbone.parameters,
+        backbone_macs=backbone.macs,
+        **start,
+        **_process(work_dir),
+    )
+
+
+def _process(work_dir: Path) -> dict[str, Any]:
+    """Commit, versions, machine and peak memory in bytes, as mmfish itself has recorded them.
+
+    Of a resumed training they are those of the last process, and the highest peak.
+    """
+    files = sorted(work_dir.glob('*/run_record.json'))
+    records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    last = records[-1] if records else {}
+    peaks = [record['ranks'][0]['memory'] for record in records]
+    return dict(
+        **{name: last.get(name) for name in ('commit', 'versions', 'machine')},
+        memory=max(peaks, default=None),
     )
 
 
@@ -178,34 +204,3 @@ def _data(run: Run, folders: Folders) -> Path:
     if run.data == 'nuclei':
         return folders.nuclei
     return make_shapes(folders.work_dirs / 'shapes', train=320, val=100, size=SHAPES_SIZE)
-
-
-def _gradient_norm(training: Scalars, start: int) -> float | None:
-    lines = [training.get(i, {}) for i in range(start + 1, start + 11)]
-    norms = [line['grad_norm'] for line in lines if 'grad_norm' in line]
-    return median(norms) if norms else None
-
-
-def _level_scale(training: Scalars, start: int) -> list[float]:
-    line = training.get(start + 1, {})
-    return [value for name, value in sorted(line.items()) if name.startswith('level')]
-
-
-def _cost(model: Any) -> dict[str, int]:
-    counts = complexity(model, (192, 192))
-    return dict(parameters=counts.parameters, macs=counts.macs)
-
-
-def _process(work_dir: Path) -> dict[str, Any]:
-    """Commit, versions, machine and the peak of the memory in bytes, as mmfish has recorded them.
-
-    Of a resumed training they are those of the last process, and the highest peak.
-    """
-    files = sorted(work_dir.glob('*/run_record.json'))
-    records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
-    if not records:
-        return {}
-    return dict(
-        **{name: records[-1][name] for name in ('commit', 'versions', 'machine')},
-        memory=max(record['ranks'][0]['memory'] for record in records),
-    )
