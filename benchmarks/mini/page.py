@@ -1,6 +1,6 @@
 """The tables and the curves of docs/claim.md, from the records."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -8,17 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.mini.components import LOOKED_AT
-from benchmarks.mini.plan import (
-    CONDITIONS,
-    DATA,
-    DETECTORS,
-    NETWORKS,
-    SEEDS,
-    VARIANTS,
-    Run,
-    results,
-    search,
-)
+from benchmarks.mini.plan import CONDITIONS, DATA, DETECTORS, NETWORKS, VARIANTS, Run, search, seeds
 from benchmarks.mini.runs import AP, Records
 from demo.markdown import fill_page, markdown_table
 
@@ -45,21 +35,14 @@ def write_page(page: Path, records: Records) -> None:
 def tables(records: Records) -> dict[str, str]:
     """Markdown by the name of its place in the page."""
 
-    def table(rows: Mapping[str, Iterable[Run]], columns: Mapping[str, Column]) -> str:
-        done = {
-            name: [records[run.name] for run in runs if run.name in records]
-            for name, runs in rows.items()
-        }
-        cells = [
-            [name, str(len(seeds)), *(column(seeds) for column in columns.values())]
-            for name, seeds in done.items()
-            if seeds
-        ]
+    def table(rows: Mapping[str, list[Run]], columns: Mapping[str, Column]) -> str:
+        cells = []
+        for name, runs in rows.items():
+            done = [records[run.name] for run in runs if run.name in records]
+            if done:
+                cells.append([name, str(len(done)), *(column(done) for column in columns.values())])
         head = ['', 'runs', *columns]
         return markdown_table(head, cells, numbers=len(head) - 1) if cells else NOT_RUN
-
-    def of_network(runs: Iterable[Run], network: str) -> list[Run]:
-        return [run for run in runs if run.network == network]
 
     aps = {
         f'{kind} {name}': _ap(f'coco/{metric}_mAP{size}')
@@ -67,44 +50,28 @@ def tables(records: Records) -> dict[str, str]:
         for name, size in SIZES.items()
     }
     both = {name: aps[name] for name in ('box AP', 'mask AP')}
-    plain = {
-        name: of_network(results('scratch', 'mask_rcnn', 'nuclei'), network)
-        for network, name in NETWORKS.items()
-    }
-    variants = {
-        f'FishNet-150, {variant}': [
-            Run('fishnet150', 'scratch', seed=seed, variant=variant) for seed in SEEDS
-        ]
-        for variant in VARIANTS
-    }
+    networks = NETWORKS.items()
+    variants = {f'FishNet-150, {v}': seeds('fishnet150', 'scratch', variant=v) for v in VARIANTS}
     found = {
-        condition: table(
-            {
-                f'{name}, {DETECTORS[detector]}, {data}': of_network(
-                    results(condition, detector, data), network
-                )
-                for detector in DETECTORS
-                for data in DATA
-                for network, name in NETWORKS.items()
-            },
-            aps,
-        )
+        condition: {
+            f'{name}, {DETECTORS[detector]}, {data}': seeds(network, condition, detector, data)
+            for detector in DETECTORS
+            for data in DATA
+            for network, name in networks
+        }
         for condition in CONDITIONS
     }
+    costs = {f'{name}, {c}': seeds(network, c) for c in CONDITIONS for network, name in networks}
     rates = {
         f'{name}, {condition}, {run.rate[0]:g}, backbone x{run.rate[1]}': [run]
         for condition in CONDITIONS
-        for network, name in NETWORKS.items()
-        for run in search(condition, network)
+        for network, name in networks
+        for run in search(network, condition)
     }
-    costs = {
-        f'{name}, {condition}': of_network(results(condition, 'mask_rcnn', 'nuclei'), network)
-        for condition in CONDITIONS
-        for network, name in NETWORKS.items()
-    }
-    classifiers = {name: [Run(network, 'fashion-mnist')] for network, name in NETWORKS.items()}
+    classifiers = {name: [Run(network, 'fashion-mnist')] for network, name in networks}
+    plain = {name: seeds(network, 'scratch') for network, name in networks}
     return {
-        **found,
+        **{condition: table(rows, aps) for condition, rows in found.items()},
         'cost': table(costs, COSTS),
         'start': table({**plain, **variants}, {**both, **STARTS}),
         'classification': table(classifiers, {'top-1, %': _mean('top1')}),
@@ -126,13 +93,13 @@ def draw_curves(records: Records, out: Path) -> bool:
     panels = figure.subplots(len(CONDITIONS), 2, sharey=True)
     for row, (condition, title) in zip(panels, CONDITIONS.items(), strict=True):
         for axes, unit in zip(row, ('iteration', 'seconds'), strict=True):
-            for run in results(condition, 'mask_rcnn', 'nuclei'):
-                curve = records.get(run.name, {}).get('curve', [])
-                colour = f'C{list(NETWORKS).index(run.network)}'
-                label = NETWORKS[run.network] if run.seed == SEEDS[0] else None
-                points = [(point[unit], 100 * point[AP[1]]) for point in curve]
-                if points:
-                    axes.plot(*zip(*points, strict=True), color=colour, marker='.', label=label)
+            for i, (network, label) in enumerate(NETWORKS.items()):
+                for run in seeds(network, condition):
+                    curve = records.get(run.name, {}).get('curve', [])
+                    points = [(point[unit], 100 * point[AP[1]]) for point in curve]
+                    if points:
+                        axes.plot(*zip(*points, strict=True), f'C{i}.-', label=label)
+                        label = None  # one line of each network is enough in the legend
             axes.set(title=title, xlabel=f'{unit} of training', ylabel='mask AP', ylim=(0, None))
             axes.grid(color='#e4e4e4')
     drawn = [axes for axes in panels.flat if axes.lines]

@@ -1,5 +1,6 @@
 """What is run, as data: networks, conditions, data sets, rates and variants."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,35 +141,44 @@ class Run:
         return options | VARIANTS.get(self.variant, {})
 
 
-def search(condition: str, network: str) -> list[Run]:
+def search(network: str, condition: str) -> list[Run]:
     """The runs that find the rate of a network, on masks of nuclei."""
     return [Run(network, condition, seed=SEARCH_SEED, rate=rate) for rate in RATES[condition]]
 
 
-def results(condition: str, detector: str, data: str) -> list[Run]:
-    """The runs of a part of the table; networks take turns, so that an unfinished one is fair."""
-    return [Run(network, condition, detector, data, seed) for seed in SEEDS for network in NETWORKS]
+def seeds(network: str, condition: str, *detector_and_data: str, variant: str = '') -> list[Run]:
+    """The runs whose mean is a row of a table."""
+    return [
+        Run(network, condition, *detector_and_data, seed=seed, variant=variant) for seed in SEEDS
+    ]
 
 
 def plan() -> list[Run]:
     """Everything, in the order in which it is worth its time."""
-    variants = [
-        Run('fishnet150', 'scratch', variant=variant, seed=seed)
-        for seed in SEEDS
-        for variant in VARIANTS
-    ]
+
+    def in_turns(rows: Iterable[list[Run]]) -> list[Run]:
+        """All first seeds before the second ones, so that an unfinished table is a fair one."""
+        return sorted((run for row in rows for run in row), key=lambda run: run.seed)
+
+    def searches(condition: str) -> list[Run]:
+        return [run for network in NETWORKS for run in search(network, condition)]
+
+    def rows(*part: str) -> list[Run]:
+        return in_turns(seeds(network, *part) for network in NETWORKS)
+
+    variants = in_turns(seeds('fishnet150', 'scratch', variant=v) for v in VARIANTS)
     return [
-        *(run for network in NETWORKS for run in search('scratch', network)),
-        *results('scratch', 'mask_rcnn', 'nuclei'),
+        *searches('scratch'),
+        *rows('scratch'),
         *variants[: len(VARIANTS)],
         *(Run(network, 'fashion-mnist') for network in NETWORKS),
-        *(run for network in NETWORKS for run in search('pretrained', network)),
-        *results('pretrained', 'mask_rcnn', 'nuclei'),
-        *results('scratch', 'mask_rcnn', 'shapes'),
-        *results('pretrained', 'mask_rcnn', 'shapes'),
-        *results('scratch', 'faster_rcnn', 'nuclei'),
-        *results('pretrained', 'faster_rcnn', 'nuclei'),
-        *results('scratch', 'faster_rcnn', 'shapes'),
-        *results('pretrained', 'faster_rcnn', 'shapes'),
+        *searches('pretrained'),
+        *rows('pretrained'),
+        *rows('scratch', 'mask_rcnn', 'shapes'),
+        *rows('pretrained', 'mask_rcnn', 'shapes'),
+        *rows('scratch', 'faster_rcnn', 'nuclei'),
+        *rows('pretrained', 'faster_rcnn', 'nuclei'),
+        *rows('scratch', 'faster_rcnn', 'shapes'),
+        *rows('pretrained', 'faster_rcnn', 'shapes'),
         *variants[len(VARIANTS) :],
     ]

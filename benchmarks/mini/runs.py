@@ -51,9 +51,9 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in files}
 
 
-def found_rate(condition: str, network: str, records: Records) -> tuple[float, float] | None:
+def found_rate(network: str, condition: str, records: Records) -> tuple[float, float] | None:
     """The rate with the highest AP of boxes and masks together; None before the search is over."""
-    tried = {run.rate: records.get(run.name) for run in search(condition, network)}
+    tried = {run.rate: records.get(run.name) for run in search(network, condition)}
     if None in tried.values():
         return None
     return max(tried, key=lambda rate: sum(tried[rate]['metrics'].get(name, 0) for name in AP))
@@ -84,7 +84,7 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
         UsageError: a run that it builds on has no record yet, or the training failed.
     """
     records = read_records(folders.records)
-    rate = run.rate or found_rate(run.condition, run.network, records)
+    rate = run.rate or found_rate(run.network, run.condition, records)
     options = run.options(rate) if rate or run.condition == 'fashion-mnist' else None
     if options is None:
         raise UsageError(
@@ -100,7 +100,7 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     command = [
         *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
         *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
-        *(f'{name}={value}'.replace(' ', '') for name, value in settings.items()),
+        *(f'{name}={_without_spaces(value)}' for name, value in settings.items()),
     ]
     work_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -196,6 +196,10 @@ def _process(work_dir: Path) -> dict[str, Any]:
         **{name: last.get(name) for name in ('commit', 'versions', 'machine')},
         memory=max(peaks, default=None),
     )
+
+
+def _without_spaces(value: Any) -> Any:
+    return value if isinstance(value, str) else str(value).replace(' ', '')
 
 
 def _data(run: Run, folders: Folders) -> Path:

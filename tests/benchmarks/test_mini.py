@@ -25,8 +25,8 @@ from benchmarks.mini.plan import (
     VARIANTS,
     Run,
     plan,
-    results,
     search,
+    seeds,
 )
 from benchmarks.mini.runs import CONFIGS, RECORDS, Folders, carry_out, found_rate, read_records
 from mmfish.config.validation import validate_config
@@ -162,7 +162,7 @@ def test_a_variant_changes_what_its_config_has(variant):
 
 def test_the_search_and_the_other_detector_and_data():
     for condition in CONDITIONS:
-        cfg = load(search(condition, 'resnet50')[0])
+        cfg = load(search('resnet50', condition)[0])
         assert cfg.optim_wrapper.optimizer.lr == RATES[condition][0][0]
         length = cfg.train_cfg.get('max_iters') or 40 * cfg.train_cfg.max_epochs
         assert length == SEARCH_ITERATIONS
@@ -177,15 +177,15 @@ def test_the_search_and_the_other_detector_and_data():
 
 
 def test_the_rate_is_the_best_of_a_whole_search_and_nothing_runs_without(tmp_path):
-    runs = search('scratch', 'resnet50')
+    runs = search('resnet50', 'scratch')
     records = {
         run.name: dict(metrics={'coco/bbox_mAP': 0.1 * i, 'coco/segm_mAP': 0.1 * (i == 3)})
         for i, run in enumerate(runs)
     }
     records[runs[-1].name]['metrics'] = {}  # it diverged
-    assert found_rate('scratch', 'resnet50', records) == runs[-2].rate
+    assert found_rate('resnet50', 'scratch', records) == runs[-2].rate
     del records[runs[0].name]
-    assert found_rate('scratch', 'resnet50', records) is None
+    assert found_rate('resnet50', 'scratch', records) is None
     with pytest.raises(UsageError, match='its rate has not been found yet'):
         carry_out(Run('resnet50', 'scratch'), Folders(*[tmp_path] * 4))
 
@@ -203,7 +203,7 @@ def test_depth_scaled_branches_add_up_to_the_variance_of_one():
 
 @pytest.mark.slow
 def test_a_run_is_recorded_and_an_interrupted_one_goes_on(shapes, tmp_path, monkeypatch, capsys):
-    run = search('scratch', 'fishnet150')[0]
+    run = search('fishnet150', 'scratch')[0]
     folders = Folders(shapes, tmp_path, tmp_path / 'work', tmp_path / 'records')
     short = {
         'train_cfg.max_iters': 2,
@@ -262,7 +262,7 @@ def made(run, ap):
 
 def test_the_page_from_made_records(tmp_path):
     page = Path(shutil.copy(PAGE, tmp_path))
-    runs = [run for run in results('scratch', 'mask_rcnn', 'nuclei') if run.network == 'resnet50']
+    runs = seeds('resnet50', 'scratch')
     records = {run.name: made(run, ap) for run, ap in zip(runs, (0.38, 0.4, 0.42), strict=True)}
     write_page(page, records)
     lines = page.read_text().splitlines()
