@@ -134,7 +134,7 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     )
     text = json.dumps(record, indent=1) + '\n'
     write_atomically(folders.records / f'{run.name}.json', text.encode())
-    return record
+    return json.loads(text)
 
 
 def measured(work_dir: Path) -> dict[str, Any]:
