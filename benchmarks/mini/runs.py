@@ -42,7 +42,7 @@ class Folders:
     nuclei: Path
     fashion_mnist: Path
     work_dirs: Path
-    records: Path = RECORDS
+    records: Path
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -83,33 +83,16 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     Raises:
         UsageError: a run that it builds on has no record yet, or the training failed.
     """
-    records = read_records(folders.records)
-    rate = run.rate or found_rate(run.network, run.condition, records)
-    options = run.options(rate) if rate or run.condition == 'fashion-mnist' else None
-    if options is None:
+    rate = run.rate or found_rate(run.network, run.condition, read_records(folders.records))
+    if rate is None and run.condition != 'fashion-mnist':
         raise UsageError(
             f'{run.name}: its rate has not been found yet: run '
             f'`--only "{run.config}_*_rate*"` first'
         )
-    if run.condition == 'pretrained':
-        options['model.backbone.init_cfg.checkpoint'] = str(
-            folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
-        )
+    options = run.options(rate)
     work_dir = folders.work_dirs / run.name
-    settings = {**options, **(more or {})}
-    command = [
-        *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
-        *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
-        *(f'{name}={_without_spaces(value)}' for name, value in settings.items()),
-    ]
-    work_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
-        status = subprocess.run(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-        ).returncode
-        output.seek(0)
-        last_line = output.read().strip().rpartition('\n')[2]
+    status, last_line = _train(run, folders, {**options, **(more or {})})
     # A rate that is too high has no AP, and that is a result.
     diverged = run.rate is not None and 'NaN or Inf' in last_line
     if not diverged and (status or not read_run(work_dir).finished):
@@ -200,6 +183,24 @@ def _process(work_dir: Path) -> dict[str, Any]:
 
 def _without_spaces(value: Any) -> Any:
     return value if isinstance(value, str) else str(value).replace(' ', '')
+
+
+def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, str]:
+    """Run the process of a training; its exit status and the last line that it has printed."""
+    if run.condition == 'pretrained':
+        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
+        settings['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
+    work_dir = folders.work_dirs / run.name
+    work_dir.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
+        *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
+        *(f'{name}={_without_spaces(value)}' for name, value in settings.items()),
+    ]
+    with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        output.seek(0)
+        return done.returncode, output.read().strip().rpartition('\n')[2]
 
 
 def _data(run: Run, folders: Folders) -> Path:

@@ -1,11 +1,13 @@
 """Table 3 in miniature: networks, plan, a real run that is resumed, and the page."""
 
 import json
+import re
 import shutil
 import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.models import ResNet, ResNeXt
@@ -237,6 +239,53 @@ def test_a_run_is_recorded_and_an_interrupted_one_goes_on(shapes, tmp_path, monk
     left = capsys.readouterr().out.splitlines()
     assert len(left) == 3 * sum(map(len, RATES.values()))  # all but one, and the sum
     assert not any(line.startswith(run.name) for line in left)
+
+
+def write_fashion_mnist(folder):
+    """Eight images of each split, in the format of MNIST."""
+    folder.mkdir()
+    for split in ('train', 't10k'):
+        images, labels = np.arange(8 * 28 * 28) % 251, np.arange(8)
+        for kind, header, values in (
+            ('images-idx3', (0x803, 8, 28, 28), images),
+            ('labels-idx1', (0x801, 8), labels),
+        ):
+            content = np.array(header, '>i4').tobytes() + values.astype(np.uint8).tobytes()
+            (folder / f'{split}-{kind}-ubyte').write_bytes(content)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('network', ['fishnet150', 'resnet50'])
+def test_a_detector_of_condition_b_begins_with_the_classifiers_weights(network, shapes, tmp_path):
+    fashion_mnist = write_fashion_mnist(tmp_path / 'fashion-mnist')
+    folders = Folders(shapes, fashion_mnist, tmp_path / 'work', tmp_path / 'records')
+    one_process = {
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.batch_size': 8,
+        'train_dataloader.persistent_workers': False,
+    }
+    classifier = carry_out(Run(network, 'fashion-mnist'), folders, one_process)
+    assert classifier['top1'] in {12.5 * i for i in range(9)}
+    run = search(network, 'pretrained')[0]
+    epoch = {f'train_cfg.{name}': 1 for name in ('max_epochs', 'val_interval')}
+    record = carry_out(
+        run, folders, {**one_process, **epoch, 'default_hooks.checkpoint.interval': 1}
+    )
+    assert record['curve'][0]['iteration'] == 2
+    assert record['backbone_parameters'] == classifier['backbone_parameters']
+    assert str(tmp_path) not in json.dumps(record['options'])
+    start, end = (
+        torch.load(folders.work_dirs / file, weights_only=False)['state_dict']
+        for file in (f'fashion-mnist_{network}/epoch_3.pth', f'{run.name}/epoch_1.pth')
+    )
+    fixed = [name for name in start if name.startswith(('backbone.stem.', 'backbone.conv1.'))]
+    learned = [name for name in start if re.match(r'backbone.*\.conv3\.weight', name)]
+    assert fixed
+    assert all(torch.equal(start[name], end[name]) for name in fixed)
+    moved = [name for name in learned if not torch.equal(start[name], end[name])]
+    assert moved
+    assert all(torch.allclose(start[name], end[name], atol=0.02) for name in moved)
 
 
 def made(run, ap):
