@@ -100,7 +100,8 @@ def complexity(model: nn.Module, shape: tuple[int, ...] = (224, 224)) -> Complex
     Raises:
         UsageError: the model cannot take an image of that size.
     """
-    model = revert_sync_batchnorm(model).eval()
+    model = revert_sync_batchnorm(model)
+    model.eval()  # which MMDetection's ResNet answers with None
     if isinstance(model, BaseDetector):
         size = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
         sample = DetDataSample(metainfo=dict(scale_factor=(1.0, 1.0), **size))

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from mmdet.models import ResNet
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet18
 
 from benchmarks.complexity import (
     build_classifier,
@@ -59,6 +61,12 @@ def test_a_detector_is_counted_from_its_config():
     backbone = complexity(build_classifier('fishnet77'), (64, 96))
     assert counts.parameters == parameter_count(model)
     assert counts.macs > backbone.macs
+
+
+def test_a_backbone_of_mmdetection_is_counted():
+    # Its eval() returns nothing.
+    counts = complexity(ResNet(18), (64, 64))
+    assert counts.parameters == sum(p.numel() for p in resnet18().parameters()) - 513_000  # fc
 
 
 def test_the_table_shows_counts_beside_published():

@@ -1,0 +1,211 @@
+"""The runs of the plan, a process each, and the records of them."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.complexity import build_model, complexity
+from benchmarks.mini.components import LOOKED_AT
+from benchmarks.mini.plan import SHAPES_SIZE, Run, search
+from demo.logs import read_logs, read_run
+from demo.shapes import make_shapes
+from mmfish.atomic import write_atomically
+from mmfish.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = Path(__file__).parent / 'configs'
+RECORDS = Path(__file__).parent / 'records'
+AP = ('coco/bbox_mAP', 'coco/segm_mAP')
+# Seconds of an iteration, evaluations included, where no record tells them.
+GUESS = 1.0
+
+Records = Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+        nuclei: in COCO's layout (docs/convert-data.md).
+        fashion_mnist: with the four gzipped files.
+        work_dirs: for logs, checkpoints and the shapes.
+        records: one JSON file for each run.
+    """
+
+    nuclei: Path
+    fashion_mnist: Path
+    work_dirs: Path
+    records: Path
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """All records by the names of their runs."""
+    files = sorted(folder.glob('*.json'))
+    return {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in files}
+
+
+def found_rate(network: str, condition: str, records: Records) -> tuple[float, float] | None:
+    """The rate with the highest AP of boxes and masks together; None before the search is over."""
+    tried = {run.rate: records.get(run.name) for run in search(network, condition)}
+    if None in tried.values():
+        return None
+    return max(tried, key=lambda rate: sum(tried[rate]['metrics'].get(name, 0) for name in AP))
+
+
+def seconds_for(run: Run, records: Records) -> float:
+    """How long a run takes, by the records of others like it, or else by a guess."""
+    like = [
+        record['seconds'] / record['iterations']
+        for record in records.values()
+        if (record['network'], record['condition']) == (run.network, run.condition)
+    ]
+    return run.iterations * (median(like) if like else GUESS)
+
+
+def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Train, or go on with a training that was interrupted, and write its record.
+
+    Args:
+        run: of the plan.
+        folders: where things are.
+        more: settings beside those of the run, by dotted names.
+
+    Returns:
+        The record.
+
+    Raises:
+        UsageError: a run that it builds on has no record yet, or the training failed.
+    """
+    rate = run.rate or found_rate(run.network, run.condition, read_records(folders.records))
+    if rate is None and run.condition != 'fashion-mnist':
+        raise UsageError(
+            f'{run.name}: its rate has not been found yet: run '
+            f'`--only "{run.config}_*_rate*"` first'
+        )
+    options = run.options(rate)
+    work_dir = folders.work_dirs / run.name
+    started = time.monotonic()
+    status, last_line = _train(run, folders, {**options, **(more or {})})
+    # A rate that is too high has no AP, and that is a result.
+    diverged = run.rate is not None and 'NaN or Inf' in last_line
+    if not diverged and (status or not read_run(work_dir).finished):
+        raise UsageError(
+            f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
+            f'{work_dir}/output.txt; the same command goes on where it ended)'
+        )
+    record = dict(
+        network=run.network,
+        condition=run.condition,
+        detector=run.detector,
+        data=run.data,
+        variant=run.variant,
+        seed=run.seed,
+        rate=rate,
+        iterations=run.iterations,
+        seconds=round(time.monotonic() - started, 1),
+        config=f'{run.config}.py',
+        options=options,
+        diverged=diverged,
+        **measured(work_dir),
+    )
+    text = json.dumps(record, indent=1) + '\n'
+    write_atomically(folders.records / f'{run.name}.json', text.encode())
+    return json.loads(text)
+
+
+def measured(work_dir: Path) -> dict[str, Any]:
+    """What a training has left.
+
+    Args:
+        work_dir: of the training.
+
+    Returns:
+        ``metrics`` of the last evaluation; ``curve``: iterations, seconds of training and AP at
+        each evaluation; cost: ``seconds_per_iteration`` (median), ``training_seconds``, ``memory``
+        (peak, in bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for
+        the beginning, after 0 and 100 iterations, the norm of the gradient (median of ten) and the
+        standard deviation of each level. What there is none of is None.
+    """
+    training, evaluations = read_logs(work_dir)
+    last = evaluations[max(evaluations)] if evaluations else {}
+    times = {i: line['time'] for i, line in sorted(training.items())}
+    model = build_model(str(max(work_dir.glob('*/vis_data/config.py'))))
+    whole, backbone = (complexity(part, (192, 192)) for part in (model, model.backbone))
+    start = {}
+    for i in LOOKED_AT:
+        norms = [training.get(i + 1 + j, {}).get('grad_norm') for j in range(10)]
+        start[f'gradient_norm_{i}'] = None if None in norms else median(norms)
+        for name in (f'level{n}_scale' for n in range(4)):
+            start[f'{name}_{i}'] = training.get(i + 1, {}).get(name)
+    return dict(
+        metrics={name: value for name, value in last.items() if '/' in name},
+        top1=last.get('accuracy/top1'),
+        curve=[
+            dict(
+                iteration=i,
+                seconds=round(sum(seconds for j, seconds in times.items() if j <= i), 1),
+                **{name: found[name] for name in AP if name in found},
+            )
+            for i, found in evaluations.items()
+        ],
+        seconds_per_iteration=round(median(times.values()), 4),
+        training_seconds=round(sum(times.values()), 1),
+        parameters=whole.parameters,
+        macs=whole.macs,
+        backbone_parameters=backbone.parameters,
+        backbone_macs=backbone.macs,
+        **start,
+        **_process(work_dir),
+    )
+
+
+def _process(work_dir: Path) -> dict[str, Any]:
+    """Commit, versions, machine and peak memory in bytes, as mmfish itself has recorded them.
+
+    Of a resumed training they are those of the last process, and the highest peak.
+    """
+    files = sorted(work_dir.glob('*/run_record.json'))
+    records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    last = records[-1] if records else {}
+    peaks = [record['ranks'][0]['memory'] for record in records]
+    return dict(
+        **{name: last.get(name) for name in ('commit', 'versions', 'machine')},
+        memory=max(peaks, default=None),
+    )
+
+
+def _without_spaces(value: Any) -> Any:
+    return value if isinstance(value, str) else str(value).replace(' ', '')
+
+
+def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, str]:
+    """Run the process of a training; its exit status and the last line that it has printed."""
+    if run.condition == 'pretrained':
+        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
+        settings['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
+    work_dir = folders.work_dirs / run.name
+    work_dir.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
+        *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
+        *(f'{name}={_without_spaces(value)}' for name, value in settings.items()),
+    ]
+    with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        output.seek(0)
+        return done.returncode, output.read().strip().rpartition('\n')[2]
+
+
+def _data(run: Run, folders: Folders) -> Path:
+    if run.condition == 'fashion-mnist':
+        return folders.fashion_mnist
+    if run.data == 'nuclei':
+        return folders.nuclei
+    return make_shapes(folders.work_dirs / 'shapes', train=320, val=100, size=SHAPES_SIZE)
