@@ -18,7 +18,8 @@ class Run:
     Attributes:
         name: of its config, and so of its work folder.
         metrics: of its last evaluation, by MMEngine's names; empty if there was none.
-        state: in words: 'not run', 'epoch 12 of 32', 'weights from elsewhere: x.pth', ...
+        state: in words: 'not run', 'epoch 12 of 32, from pytorchcv://fishnet150', 'weights from
+            elsewhere: x.pth', ...
         finished: whether the metrics are those of the end of its own schedule.
     """
 
@@ -68,6 +69,9 @@ def read_run(work_dir: Path) -> Run:
     if last is not None:
         done, total = last['trained']['done'], last['trained']['of']
         state = f'{last["trained"]["unit"]} {done} of {total}'
+        started_from = trainings[-1]['initial_weights'] if trainings else {}
+        if started_from:
+            state += f', from {", ".join(started_from)}'
         return Run(name, last['metrics'], state, done == total)
     if foreign is not None:
         weights = ', '.join(Path(file).name for file in foreign['checkpoint'])

@@ -65,6 +65,7 @@ def trained(done: int, name: str, total: int | None = 3) -> dict:
 def write_training(work_dir: Path, start: str, epochs: int, metrics=coco, **fields) -> None:
     """What a training of some of 3 epochs leaves."""
     fields['metrics'] = metrics(0.3 + epochs / 1000) if metrics else {}
+    fields.setdefault('initial_weights', {})
     name = f'{work_dir.name}_{start}'
     write_record(work_dir, start, 'training', trained=trained(epochs, name), **fields)
 
@@ -134,6 +135,14 @@ class TestRuns:
         run = read_run(tmp_path)
         assert run.metrics['coco/bbox_mAP'] == 0.303
         assert (run.state, run.finished) == ('epoch 3 of 3', True)
+
+    def test_the_state_says_what_a_run_started_from(self, tmp_path):
+        start = dict(initial_weights={'official://fishnet150': 'sha256'})
+        write_training(tmp_path, '1', 2, **start)
+        assert read_run(tmp_path).state == 'epoch 2 of 3, from official://fishnet150'
+        write_training(tmp_path, '2', 2, metrics=None, resumed_from='epoch_2.pth', **start)
+        write_test(tmp_path, '3', 3, coco(0.5))
+        assert read_run(tmp_path).state == 'epoch 3 of 3, from official://fishnet150'
 
     def test_an_unfinished_run_is_marked(self, tmp_path):
         write_training(tmp_path, '1', 2)
