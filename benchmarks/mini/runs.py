@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.complexity import build_model, complexity
 from benchmarks.mini.components import LOOKED_AT
-from benchmarks.mini.plan import SHAPES_SIZE, Run, search
+from benchmarks.mini.plan import RATES, SHAPES_SIZE, Run, search
 from demo.logs import read_logs, read_run
 from demo.shapes import make_shapes
 from mmfish.atomic import write_atomically
@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parent / 'configs'
 RECORDS = Path(__file__).parent / 'records'
 AP = ('coco/bbox_mAP', 'coco/segm_mAP')
 # Seconds of an iteration, evaluations included, where no record tells them.
-GUESS = 1.0
+GUESS = 0.8
 
 Records = Mapping[str, dict[str, Any]]
 
@@ -83,12 +83,14 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     Raises:
         UsageError: a run that it builds on has no record yet, or the training failed.
     """
-    rate = run.rate or found_rate(run.network, run.condition, read_records(folders.records))
-    if rate is None and run.condition != 'fashion-mnist':
-        raise UsageError(
-            f'{run.name}: its rate has not been found yet: run '
-            f'`--only "{run.config}_*_rate*"` first'
-        )
+    rate = run.rate
+    if rate is None and run.condition in RATES:
+        rate = found_rate(run.network, run.condition, read_records(folders.records))
+        if rate is None:
+            raise UsageError(
+                f'{run.name}: its rate has not been found yet: run '
+                f'`--only "{run.config}_*_rate*"` first'
+            )
     options = run.options(rate)
     work_dir = folders.work_dirs / run.name
     started = time.monotonic()
