@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import warnings
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -234,7 +235,8 @@ def _compare(graph: nn.Module, file: Path, size: tuple[int, int], empty: bool, h
         far = max(np.abs(a.numpy() - b).max() / np.abs(b).max() for a, b in pairs)
         problem = far > tolerance['scores'] and f'a level is off by {far:.1e} of its largest value'
     elif isinstance(graph, DetectorGraph):
-        problem = _compare_detections(graph, file, _picture(size), empty, tolerance)
+        found = compare_detections(graph, file, size, empty=empty, tolerance=tolerance)
+        problem = found.alone and f'{found.alone} objects are not the same, {found.both} are'
     else:
         scores = Detector(file)(_picture(size))['scores']
         inferencer = ImageClassificationInferencer(model)
@@ -254,10 +256,45 @@ def _gap(scores: np.ndarray) -> float:
     return float(np.float32(max(around[4:] or around or [(0, 0)])[1]))
 
 
-def _compare_detections(
-    graph: DetectorGraph, file: Path, picture: np.ndarray, empty: bool, tolerance: dict[str, float]
-) -> str | None:
-    """Compare from the picture to pasted masks, the way of MMDetection's inferencers."""
+@dataclass
+class Agreement:
+    """How far the detections of a file are from those of its model, on one image.
+
+    Attributes:
+        both: how many objects both have found.
+        alone: how many one of the two has found and the other has not, or elsewhere.
+        boxes: the largest difference of a coordinate among those of both, in pixels of the image.
+        scores: likewise of a score.
+        masks: likewise the most pixels in which two masks differ; 0 without masks.
+    """
+
+    both: int = 0
+    alone: int = 0
+    boxes: float = 0.0
+    scores: float = 0.0
+    masks: int = 0
+
+
+def compare_detections(
+    graph: DetectorGraph,
+    file: Path,
+    size: tuple[int, int],
+    *,
+    empty: bool = False,
+    runtime: str = 'onnxruntime',
+    tolerance: dict[str, float] = TOLERANCE,
+) -> Agreement:
+    """Compare a file with its model, from a picture to pasted masks.
+
+    Args:
+        graph: of the model; its score threshold is changed.
+        file: what was exported.
+        size: height and width of the picture, which is made for it.
+        empty: with the highest threshold, so that nothing is found.
+        runtime: of `Detector`.
+        tolerance: how far two objects may be apart to be the same, as `TOLERANCE`.
+    """
+    picture = _picture(size)
 
     def predict(threshold: float):
         graph.test_cfg.score_thr = threshold
@@ -271,21 +308,31 @@ def _compare_detections(
     tensor.CopyFrom(numpy_helper.from_array(np.float32(threshold), 'score_thr'))
     changed = file.with_name('threshold.onnx')
     onnx.save(proto, changed)
-    found = Detector(changed, 'onnxruntime').raw(picture)
+    found = Detector(changed, runtime).raw(picture)
+    least = graph.test_cfg.get('mask_thr_binary')
+    result = Agreement()
 
     def same(i: int, j: int) -> bool:
-        if expected.labels[i] != found['labels'][j]:
+        score = abs(expected.scores[i] - found['scores'][j])
+        box = np.abs(expected.bboxes[i] - found['boxes'][j]).max()
+        if (
+            expected.labels[i] != found['labels'][j]
+            or score > tolerance['scores']
+            or box > tolerance['boxes']
+        ):
             return False
-        if abs(expected.scores[i] - found['scores'][j]) > tolerance['scores']:
-            return False
-        if np.abs(expected.bboxes[i] - found['boxes'][j]).max() > tolerance['boxes']:
-            return False
-        if 'masks' not in found:
-            return True
-        mask = paste_mask(found['masks'][j], found['boxes'][j], picture.shape[:2])
-        least = graph.test_cfg.mask_thr_binary
-        inner, outer = (mask >= least + tolerance['masks']), (mask >= least - tolerance['masks'])
-        return bool((inner <= expected.masks[i]).all() and (expected.masks[i] <= outer).all())
+        pixels = 0
+        if 'masks' in found:
+            mask = paste_mask(found['masks'][j], found['boxes'][j], picture.shape[:2])
+            inner, outer = (mask >= least + tolerance['masks'], mask >= least - tolerance['masks'])
+            if not ((inner <= expected.masks[i]).all() and (expected.masks[i] <= outer).all()):
+                return False
+            pixels = int(((mask >= least) != expected.masks[i]).sum())
+        result.both += 1
+        result.boxes = max(result.boxes, float(box))
+        result.scores = max(result.scores, float(score))
+        result.masks = max(result.masks, pixels)
+        return True
 
     left = list(range(len(found['scores'])))
     alone = []
@@ -297,5 +344,5 @@ def _compare_detections(
             left.remove(partner)
     alone += [found['scores'][j] for j in left]
     # Near the threshold one of the two may find an object, and the other not.
-    alone = [score for score in alone if score > threshold + tolerance['scores']]
-    return f'{len(alone)} of {len(expected.scores)} objects are not the same' if alone else None
+    result.alone = sum(score > threshold + tolerance['scores'] for score in alone)
+    return result
