@@ -73,6 +73,22 @@ def test_a_benchmark_measures_its_networks(kind, step):
     assert any('conv' in operator for operator in ours.operators)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['backbone', 'classifier', 'detector'])
+def test_exported_files_are_measured_beside_their_model(kind):
+    setting = Setting(kind, 'exported', 'fishnet77', height=64, width=96, threads=1)
+    names = [f'FishNet-77, {mode}' for mode in ('ONNX Runtime', 'OpenVINO, bf16')]
+    names.append('FishNet-77, plain' if kind == 'detector' else 'FishNet-77, fused, channels-last')
+    run = benchmark(setting, names, rounds=1)
+    assert set(run) == set(names)
+    macs = {measured.macs for measured in run.values()}
+    assert len(macs) == 1
+    for name, measured in run.items():
+        assert measured.seconds > 0
+        assert measured.lower_bound > 0
+        assert any('conv' in operator.lower() for operator in measured.operators), name
+
+
 def test_the_peak_is_the_most_memory_of_a_step():
     taken = _peak(lambda: torch.ones(3, 2**23).sum(), torch.device('cpu'))
     assert 0 <= taken - 3 * 4 * 2**23 < 64  # and the sum
