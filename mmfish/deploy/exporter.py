@@ -27,6 +27,7 @@ from mmfish.deploy.graphs import REFUSED, BackboneGraph, DetectorGraph, graph_of
 from mmfish.deploy.runner import TRANSFORMS, Detector, paste_mask, prepare
 from mmfish.engine.predict import find_model
 from mmfish.errors import UsageError
+from mmfish.models.fusion import split_up_sampling
 from mmfish.version import __version__
 
 try:
@@ -110,7 +111,10 @@ def export(
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix='.export-', dir=file.parent) as folder:
         unchecked = Path(folder, 'model.onnx')
-        proto = _trace(graph, _input(metadata, graph, SIZES[0]), unchecked)
+        # A copy is traced: what the file is compared with is the model as it was.
+        divisor = 1 if isinstance(graph, BackboneGraph) else graph.normalize.divisor
+        traced = split_up_sampling(copy.deepcopy(graph), divisor)
+        proto = _trace(traced, _input(metadata, graph, SIZES[0]), unchecked)
         onnx.helper.set_model_props(proto, {k: json.dumps(v) for k, v in metadata.items()})
         if half:
             _halve_weights(proto)
