@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import openvino
+from openvino.preprocess import PrePostProcessor
 
 from mmfish.deploy import Detector
 from mmfish.deploy.runner import onnxruntime_session, openvino_model, prepare
@@ -52,8 +53,8 @@ class Exported:
             detector.metadata['pipeline'] = self.pipeline
             return lambda: detector(self.image)
         if self.runtime == 'openvino':
-            model = openvino_model(self.file, self.precision, self.threads)
-            return lambda: model([self.image])
+            request = self._compiled().create_infer_request()
+            return lambda: request.infer([self.image])
         session = onnxruntime_session(self.file, self.threads)
         return lambda: session.run(None, dict(image=self.image))
 
@@ -65,14 +66,21 @@ class Exported:
         profile = dict(openvino=self._profile_openvino, onnxruntime=self._profile_onnxruntime)
         return profile[self.runtime](image)
 
+    def _compiled(self, **options: Any) -> openvino.CompiledModel:
+        model = openvino.Core().read_model(self.file)
+        if self.image.ndim == 4:
+            # Levels as they are computed, for what follows in a detector. (Those of PyTorch in
+            # channels-last are too.)
+            changes = PrePostProcessor(model)
+            for i in range(len(model.outputs)):
+                changes.output(i).model().set_layout(openvino.Layout('NCHW'))
+                changes.output(i).tensor().set_layout(openvino.Layout('NHWC'))
+                changes.output(i).tensor().set_element_type(getattr(openvino.Type, self.precision))
+            model = changes.build()
+        return openvino_model(model, self.precision, self.threads, **options)
+
     def _load_streams(self) -> Callable[[], object]:
-        model = openvino_model(
-            self.file,
-            self.precision,
-            self.threads,
-            PERFORMANCE_HINT='THROUGHPUT',
-            NUM_STREAMS=self.streams,
-        )
+        model = self._compiled(PERFORMANCE_HINT='THROUGHPUT', NUM_STREAMS=self.streams)
         requests = openvino.AsyncInferQueue(model, self.streams)
 
         def run() -> None:
@@ -83,8 +91,7 @@ class Exported:
         return run
 
     def _profile_openvino(self, image: np.ndarray) -> dict[str, float]:
-        model = openvino_model(self.file, self.precision, self.threads, PERF_COUNT=True)
-        request = model.create_infer_request()
+        request = self._compiled(PERF_COUNT=True).create_infer_request()
         for _ in range(2):  # the first run prepares
             request.infer([image])
         seconds: Counter[str] = Counter()

@@ -11,6 +11,7 @@ import importlib.metadata
 import multiprocessing
 import platform
 import statistics
+import timeit
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -33,7 +34,8 @@ from mmpretrain import get_model
 from torch import Tensor, nn
 from torch._inductor import config as inductor
 from torch.profiler import profile
-from torch.utils.benchmark import Timer, set_torch_threads
+from torch.utils.benchmark import set_torch_threads
+from torch.utils.benchmark.utils.timer import timer
 
 from benchmarks.memory import activation_memory
 from benchmarks.runtimes import Exported, peak_rss
@@ -66,7 +68,6 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
     },
     'exported': {
         'plain': {},
-        'fused, channels-last': dict(fused=True, channels_last=True),
         'ONNX Runtime': dict(exported=dict(runtime='onnxruntime')),
         'OpenVINO': dict(exported=OPENVINO),
         'OpenVINO, bf16': dict(exported=dict(OPENVINO, precision='bf16')),
@@ -82,7 +83,7 @@ RESNET_MODES = {
 }
 OPERATORS = 8  # in a profile
 RUNTIMES = ('onnxruntime', 'openvino')
-COMPARED = (320, 192)  # width and height of images when a detector is exported
+COMPARED = (320, 192)  # width and height of the images when a detector is exported
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 HRNET = 'mmdet::hrnet/mask-rcnn_hrnetv2p-w32-1x_coco.py'
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -159,9 +160,8 @@ class Measurement:
 Run = dict[str, Measurement]  # by the name of the network
 Recipe = tuple[Callable[[], nn.Module], dict[str, Any]]
 _folder = TemporaryDirectory(prefix='mmfish-benchmark-')
-# By a network's name and the setting with any threads.
-_exported: dict[tuple[str, Setting], tuple['Network', Exported]] = {}
-_thresholds: dict[tuple[str, Setting], float] = {}
+# By the network's name and kind: the model in its fastest mode, and its file.
+_exported: dict[tuple[str, str], tuple[nn.Module, Path]] = {}
 COLUMNS = [
     'environment',
     'name',
@@ -458,7 +458,7 @@ def _applies(changes: dict[str, Any], setting: Setting) -> bool:
         return True
     if changes.get('exported', {}).get('streams', 1) > 1:
         return setting.kind == 'backbone' and setting.threads > 1
-    return 'exported' in changes or bool(changes) != (setting.kind == 'detector')
+    return 'exported' in changes or setting.kind == 'detector'  # else there is the baseline
 
 
 def _build_fishnet(setting: Setting, **changes: Any) -> nn.Module:
@@ -525,27 +525,43 @@ def _around(setting: Setting, backbone: dict, channels: Sequence[int]) -> nn.Mod
     cfg.model.neck.in_channels = list(channels)
     if setting.step != 'exported':
         return MODELS.build(cfg.model)
-    cfg.test_dataloader.dataset.pipeline[1].scale = (setting.width, setting.height)
+    cfg.test_dataloader.dataset.pipeline[1].scale = COMPARED
     return init_detector(cfg, device='cpu')
 
 
 def _network(name: str, recipe: Recipe, setting: Setting, device: str) -> Network:
     build, treatment = recipe
-    what = name.partition(',')[0], replace(setting, threads=1)
-    if 'exported' not in treatment or what not in _exported:
-        torch.manual_seed(0)  # for each: it shall not depend on which are asked for
-        model = build()
-        if setting.step == 'exported' and setting.kind == 'detector':
-            if what not in _thresholds:
-                _thresholds[what] = _hundredth_score(model, setting)
-            model.roi_head.test_cfg.score_thr = _thresholds[what]
-    if 'exported' not in treatment:
-        return _prepared(model, treatment, setting, device)
-    if what not in _exported:
-        _exported[what] = _export(model, setting)
-    network, exported = _exported[what]
-    exported = replace(exported, threads=setting.threads, **treatment['exported'])
-    return replace(network, run=exported.load(), exported=exported)
+    if 'exported' in treatment:
+        fish = name.partition(',')[0]
+        return _exported_network((fish, setting.kind), build, setting, treatment['exported'])
+    return _prepared(_built(build, setting), treatment, setting, device)
+
+
+def _built(build: Callable[[], nn.Module], setting: Setting) -> nn.Module:
+    torch.manual_seed(0)  # for each: it shall not depend on which are asked for
+    model = build()
+    if setting.step == 'exported' and setting.kind == 'detector':
+        # The score threshold with which a detector of random weights finds 100 objects.
+        cfg = model.roi_head.test_cfg
+        cfg.score_thr = 0
+        picture = _image(replace(setting, width=COMPARED[0], height=COMPARED[1]))
+        cfg.score_thr = inference_detector(model, picture).pred_instances.scores.min().item()
+    return model
+
+
+def _exported_network(
+    key: tuple[str, str], build: Callable[[], nn.Module], setting: Setting, how: dict[str, Any]
+) -> Network:
+    """What runs a file, and the model in its fastest mode, which the lower bound is of."""
+    if key not in _exported:
+        model = _built(build, setting)
+        file = export(model, Path(_folder.name, f'{len(_exported)}.onnx'))
+        _exported[key] = fuse(model).to(memory_format=torch.channels_last), file
+    model, file = _exported[key]
+    forward = _forward(model, setting, 'cpu')
+    resizing = [{**_resize(model)}] if setting.kind == 'detector' else []
+    exported = Exported(file, _image(setting), resizing, setting.threads, **how)
+    return Network(model, forward, exported.load(), exported)
 
 
 def _prepared(model: nn.Module, treatment: dict, setting: Setting, device: str) -> Network:
@@ -562,26 +578,9 @@ def _prepared(model: nn.Module, treatment: dict, setting: Setting, device: str) 
     return Network(model, *(_forward(net, setting, device) for net in (model, network)))
 
 
-def _export(model: nn.Module, setting: Setting) -> tuple[Network, Exported]:
-    """A model in its fastest mode, for the lower bound, and its file."""
-    file = Path(_folder.name, f'{len(_exported)}.onnx')
-    pipeline = []
-    if setting.kind == 'detector':
-        resize = model.cfg.test_dataloader.dataset.pipeline[1]
-        pipeline = [{**resize}]
-        resize.scale = COMPARED  # the comparison with the model need not take minutes
-    export(model, file)
-    if setting.kind == 'detector':
-        resize.scale = pipeline[0]['scale']
-    network = _prepared(model, dict(fused=True, channels_last=True), setting, 'cpu')
-    return network, Exported(file, _image(setting), pipeline, 1, 'onnxruntime')
-
-
-def _hundredth_score(model: nn.Module, setting: Setting) -> float:
-    """The score threshold with which a detector of random weights finds 100 objects."""
-    model.roi_head.test_cfg.score_thr = 0
-    found = inference_detector(model.eval(), _image(setting))
-    return found.pred_instances.scores.min().item()
+def _resize(detector: nn.Module) -> dict[str, Any]:
+    """The transform that brings images to the size for a detector."""
+    return detector.cfg.test_dataloader.dataset.pipeline[1]
 
 
 def _image(setting: Setting) -> np.ndarray:
@@ -596,16 +595,13 @@ def _image(setting: Setting) -> np.ndarray:
 
 def _rss(name: str, setting: Setting, exported: Exported | None) -> int:
     """The memory that a network takes in a process of its own, where nothing else has run."""
-    context = multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])  # imported once for all
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_rss_here, name, setting, exported, _thresholds).result()
+        return pool.submit(_rss_here, name, setting, exported).result()
 
 
-def _rss_here(
-    name: str, setting: Setting, exported: Exported | None, thresholds: dict[Any, float]
-) -> int:
-    _thresholds.update(thresholds)
-
+def _rss_here(name: str, setting: Setting, exported: Exported | None) -> int:
     def load() -> Callable[[], object]:
         if exported is not None:
             return exported.load()
@@ -633,6 +629,7 @@ def _forward(model: Callable[..., Any], setting: Setting, device: str) -> Callab
     image = 3, setting.height, setting.width
     if setting.step == 'exported' and setting.kind == 'detector':
         picture = _image(setting)[..., ::-1].copy()
+        _resize(model).scale = (setting.width, setting.height)
         return lambda: inference_detector(model, picture)
     if setting.kind == 'detector':
         packed = demo_mm_inputs(setting.batch, image, [8] * setting.batch, 80, with_mask=True)
@@ -658,22 +655,18 @@ def _measure(
     networks: dict[str, Network], training: bool, rounds: int, device: torch.device
 ) -> Run:
     with torch.enable_grad() if training else torch.no_grad():
-        run, timers = {}, {}
+        run, timed = {}, {}
         # What is timed in each round; the files of one model have their convolutions in common.
         bounds = {name: (id(net.model), net.dtype) for name, net in networks.items()}
         for name, net in networks.items():
             calls, macs = convolutions(net.model, net.forward, training, net.dtype)
             held = activation_memory(net.model, forward=net.forward) if training else 0
             run[name] = Measurement(0, 0, macs, 0, held)
-            timers[name] = _timer(partial(_step, net, training))
-            alone = lambda calls=calls: [call() for call in calls]  # noqa: E731
-            timers.setdefault(bounds[name], _timer(alone))
-        # One run to warm up before each.
-        times = [
-            {key: timer.blocked_autorange().median for key, timer in timers.items()}
-            for _ in range(rounds)
-        ]
-        seconds = {key: statistics.median(times_of[key] for times_of in times) for key in timers}
+            timed[name] = partial(_step, net, training)
+            timed[name]()  # to warm up, and to compile
+            timed.setdefault(bounds[name], lambda calls=calls: [call() for call in calls])
+        times = [{key: _seconds(run) for key, run in timed.items()} for _ in range(rounds)]
+        seconds = {key: statistics.median(times_of[key] for times_of in times) for key in timed}
         for name, net in networks.items():
             images = net.exported.images if net.exported else 1
             run[name].seconds = seconds[name] / images
@@ -687,8 +680,10 @@ def _measure(
     return run
 
 
-def _timer(run: Callable[[], object]) -> Timer:
-    return Timer('run()', globals=dict(run=run), num_threads=torch.get_num_threads())
+def _seconds(run: Callable[[], object]) -> float:
+    """Seconds of one run: of the only one if it takes long, or else of as many as take 0.2 s."""
+    number, seconds = timeit.Timer(run, timer=timer).autorange()
+    return seconds / number
 
 
 def _step(network: Network, training: bool) -> None:

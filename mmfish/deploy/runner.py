@@ -297,14 +297,17 @@ def onnxruntime_session(
 
 
 def openvino_model(
-    file: str | os.PathLike, precision: str = 'f32', threads: int | None = None, **options: Any
+    model: 'str | openvino.Model',
+    precision: str = 'f32',
+    threads: int | None = None,
+    **options: Any,
 ) -> 'openvino.CompiledModel':
-    """Load a file into OpenVINO, for the CPU; ``options`` are properties of the device."""
+    """Load a file, or a model that is read, for the CPU; ``options`` are properties of it."""
     # Without the hint it computes in bfloat16 wherever the processor can.
     options['INFERENCE_PRECISION_HINT'] = precision
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
-    return openvino.Core().compile_model(os.fspath(file), 'CPU', options)
+    return openvino.Core().compile_model(model, 'CPU', options)
 
 
 def _onnxruntime(file: str, threads: int | None) -> tuple[dict[str, str], Runner]:
@@ -314,6 +317,7 @@ def _onnxruntime(file: str, threads: int | None) -> tuple[dict[str, str], Runner
 
 
 def _openvino(file: str, precision: str, threads: int | None) -> tuple[dict[str, str], Runner]:
-    metadata = openvino.Core().read_model(file).get_rt_info('framework').value
-    compiled = openvino_model(file, precision, threads)
+    model = openvino.Core().read_model(file)
+    metadata = model.get_rt_info('framework').value
+    compiled = openvino_model(model, precision, threads)
     return metadata, lambda image: [array.copy() for array in compiled(image).values()]
