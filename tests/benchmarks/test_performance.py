@@ -98,6 +98,6 @@ def test_the_csv_is_read_as_it_was_written(tmp_path):
     for setting in settings:
         add_to_csv(file, setting, run, 'a CPU; torch 2')
     environments, runs = read_csv(file)
-    assert environments == dict.fromkeys(settings, {'a CPU; torch 2'})
+    assert environments == {setting: {'a CPU; torch 2'} for setting in settings}
     assert runs == dict.fromkeys(settings, run)
     assert INFERENCE in settings
