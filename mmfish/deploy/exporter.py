@@ -3,9 +3,12 @@
 import copy
 import hashlib
 import json
+import logging
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +27,10 @@ from torch import nn
 from mmfish.atomic import write_atomically
 from mmfish.checkpoints.loading import local_file, plain_data_only
 from mmfish.deploy.graphs import REFUSED, BackboneGraph, DetectorGraph, graph_of
-from mmfish.deploy.runner import TRANSFORMS, Detector, paste_mask, prepare
+from mmfish.deploy.runner import TRANSFORMS, Detector, paste_mask, prepare, read_image
 from mmfish.engine.predict import find_model
 from mmfish.errors import UsageError
+from mmfish.inference.inputs import find_files
 from mmfish.models.fusion import split_up_sampling
 from mmfish.version import __version__
 
@@ -44,6 +48,7 @@ SIZES = ((300, 300), (240, 320), (375, 250))
 # How far the file may be from the model: boxes in pixels of the image, scores, and masks.
 TOLERANCE = dict(boxes=0.01, scores=1e-4, masks=1e-3)
 HALF_TOLERANCE = dict(boxes=2.0, scores=0.02, masks=0.1)
+QUANTIZED = ('Conv', 'ConvTranspose', 'Gemm')
 # Transforms that leave the image as it is.
 NOT_OF_IMAGES = (
     'LoadImageFromFile',
@@ -56,7 +61,11 @@ NOT_OF_IMAGES = (
 
 
 def export(
-    model: str | os.PathLike | nn.Module, file: str | os.PathLike, *, half: bool = False
+    model: str | os.PathLike | nn.Module,
+    file: str | os.PathLike,
+    *,
+    half: bool = False,
+    int8: str | os.PathLike | Iterable[str | os.PathLike] | None = None,
 ) -> Path:
     """Write a model as one ONNX file that needs no custom operators, and check it.
 
@@ -80,13 +89,18 @@ def export(
             is loaded: most CPUs cannot compute in float16, and sums of many products lose more
             in it than weights do. The comparison allows for 2 pixels, 0.02 in scores and 0.1 in
             masks then.
+        int8: images, folders or patterns, as for ``mmfish predict``. Convolutions and matrix
+            products compute in 8-bit integers, in ranges that NNCF measures on up to 300 of these
+            images. The comparison is of the file before that: measure what it costs.
 
     Returns:
         The path of the file.
 
     Raises:
-        UsageError: onnx or onnxruntime is not installed, the model has a component that cannot be
-            exported, or the file disagrees with the model; then it is not left behind.
+        UsageError: onnx or onnxruntime is not installed, or nncf for ``int8``; the model has a
+            component that cannot be exported, or is a backbone, with ``int8``; or the file
+            disagrees with the model; then it is not left behind.
+        DataError: an image of ``int8`` is not there.
         CheckpointError: the checkpoint cannot be read.
         ConfigError: its config cannot be used.
     """
@@ -94,10 +108,15 @@ def export(
         raise UsageError(
             "exporting needs the packages onnx and onnxruntime: `pip install 'mmfish[export]'`"
         )
+    if int8 is not None:
+        if half:
+            raise UsageError('give half or int8, not both: int8 weights are smaller than half ones')
+        if find_spec('nncf') is None:
+            raise UsageError('int8 needs the package nncf: `pip install nncf`')
     file = Path(file)
     if file.suffix != '.onnx':
         raise UsageError(f'expected the name of a file that ends in .onnx, got {file}')
-    metadata = dict(mmfish_version=__version__, half=half)
+    metadata = dict(mmfish_version=__version__, half=half, int8=int8 is not None)
     if isinstance(model, nn.Module):
         model = copy.deepcopy(model).cpu()
     else:
@@ -107,6 +126,8 @@ def export(
     metadata['outputs'] = graph.outputs
     if not isinstance(graph, BackboneGraph):
         metadata.update(_description(model, graph))
+    elif int8 is not None:
+        raise UsageError('int8 needs a detector or a classifier, which say how images are prepared')
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix='.export-', dir=file.parent) as folder:
@@ -122,6 +143,8 @@ def export(
         onnx.save(proto, unchecked)
         for number, size in enumerate(SIZES):
             _compare(graph, unchecked, size, empty=number == 0, half=half)
+        if int8 is not None:
+            _quantize(unchecked, int8)
         write_atomically(file, unchecked.read_bytes())
     return file
 
@@ -215,6 +238,30 @@ def _halve_weights(proto: Any) -> None:
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+
+
+def _quantize(file: Path, images: str | os.PathLike | Iterable[str | os.PathLike]) -> None:
+    """Change a file such that its layers compute in 8-bit integers."""
+    import nncf  # it takes seconds, and prints
+
+    nncf.set_log_level(logging.ERROR)
+    pipeline = Detector(file).metadata['pipeline']
+    found = [image.path for image in find_files(images)[0] if not image.is_video][:300]
+    data = nncf.Dataset(
+        found, lambda path: dict(image=prepare(read_image(path), pipeline)[0][None])
+    )
+    proto = onnx.load(file)
+    # Sums, boxes and scores stay in float32.
+    others = [node.name for node in proto.graph.node if node.op_type not in QUANTIZED]
+    quantized = nncf.quantize(
+        proto,
+        data,
+        subset_size=len(found),
+        target_device=nncf.TargetDevice.CPU,
+        ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+    )
+    onnx.helper.set_model_props(quantized, {p.key: p.value for p in proto.metadata_props})
+    onnx.save(quantized, file)
 
 
 def _picture(size: tuple[int, int]) -> np.ndarray:
