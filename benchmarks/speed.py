@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from mmcv.image import imwrite
 from mmdet.apis import inference_detector, init_detector
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -71,6 +72,7 @@ MODES: dict[str, dict[str, dict[str, Any]]] = {
         'ONNX Runtime': dict(exported=dict(runtime='onnxruntime')),
         'OpenVINO': dict(exported=OPENVINO),
         'OpenVINO, bf16': dict(exported=dict(OPENVINO, precision='bf16')),
+        'OpenVINO, int8': dict(exported=dict(OPENVINO, int8=True)),
         'OpenVINO, 2 streams': dict(exported=dict(OPENVINO, streams=2)),
         'OpenVINO, bf16, 2 streams': dict(exported=dict(OPENVINO, precision='bf16', streams=2)),
     },
@@ -160,8 +162,8 @@ class Measurement:
 Run = dict[str, Measurement]  # by the name of the network
 Recipe = tuple[Callable[[], nn.Module], dict[str, Any]]
 _folder = TemporaryDirectory(prefix='mmfish-benchmark-')
-# By the network's name and kind: the model in its fastest mode, and its file.
-_exported: dict[tuple[str, str], tuple[nn.Module, Path]] = {}
+# By the network's name and kind, and whether it is int8: the model in its fastest mode, and its file.
+_exported: dict[tuple[str, str, bool], tuple[nn.Module, Path]] = {}
 COLUMNS = [
     'environment',
     'name',
@@ -456,8 +458,11 @@ def _applies(changes: dict[str, Any], setting: Setting) -> bool:
         return False
     if setting.step != 'exported':
         return True
-    if changes.get('exported', {}).get('streams', 1) > 1:
+    how = changes.get('exported', {})
+    if how.get('streams', 1) > 1:
         return setting.kind == 'backbone' and setting.threads > 1
+    if how.get('int8'):
+        return setting.kind == 'detector'
     return 'exported' in changes or setting.kind == 'detector'  # else there is the baseline
 
 
@@ -553,11 +558,16 @@ def _exported_network(
     key: tuple[str, str], build: Callable[[], nn.Module], setting: Setting, how: dict[str, Any]
 ) -> Network:
     """What runs a file, and the model in its fastest mode, which the lower bound is of."""
-    if key not in _exported:
+    integers = how.get('int8', False)
+    how = {name: value for name, value in how.items() if name != 'int8'}
+    if (*key, integers) not in _exported:
         model = _built(build, setting)
-        file = export(model, Path(_folder.name, f'{len(_exported)}.onnx'))
-        _exported[key] = fuse(model).to(memory_format=torch.channels_last), file
-    model, file = _exported[key]
+        picture = Path(_folder.name, 'picture.png')
+        imwrite(_image(replace(setting, kind='classifier')), str(picture))
+        file = Path(_folder.name, f'{len(_exported)}.onnx')
+        export(model, file, int8=picture if integers else None)
+        _exported[*key, integers] = fuse(model).to(memory_format=torch.channels_last), file
+    model, file = _exported[*key, integers]
     forward = _forward(model, setting, 'cpu')
     resizing = [{**_resize(model)}] if setting.kind == 'detector' else []
     exported = Exported(file, _image(setting), resizing, setting.threads, **how)
