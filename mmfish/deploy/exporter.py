@@ -122,7 +122,8 @@ def export(
     else:
         model, checkpoint = _load(model)
         metadata['weights_sha256'] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    graph = graph_of(model.eval().requires_grad_(False)).eval()
+    model.eval()  # on its own: some of MMDetection's backbones return nothing here
+    graph = graph_of(model.requires_grad_(False)).eval()
     metadata['outputs'] = graph.outputs
     if not isinstance(graph, BackboneGraph):
         metadata.update(_description(model, graph))
