@@ -132,23 +132,21 @@ class SplitBlocks(nn.Module):
         if not isinstance(x, Concatenated):
             return self.rest(self.first(x))
         block, bn = self.first, self.first.bn1
-        channels = [int(part.shape[1]) for part in (x.small, x.skip)]
-        if not self.splits or channels[0] % self.k:
+        channels = int(x.small.shape[1])
+        if not self.splits or channels % self.k:
             return self.rest(block(x.whole))
-        tensors = (bn.running_mean, bn.running_var, bn.weight, bn.bias)
-        small, skip = (
-            F.conv2d(F.relu(F.batch_norm(part, *norm, eps=bn.eps)), weight, bias)
-            for part, norm, weight, bias in zip(
-                (x.small, x.skip),
-                zip(*(tensor.split(channels) for tensor in tensors), strict=True),
-                self.conv1.weight.split(channels, 1),
-                (None, self.conv1.bias),
-                strict=True,
-            )
-        )
+
+        def part(feature: Tensor, which: slice, bias: Tensor | None) -> Tensor:
+            # Slices of weights, unlike splits of them, are constants in an ONNX file.
+            norm = bn.running_mean[which], bn.running_var[which], bn.weight[which], bn.bias[which]
+            feature = F.relu(F.batch_norm(feature, *norm, eps=bn.eps))
+            return F.conv2d(feature, self.conv1.weight[:, which], bias)
+
+        small = part(x.small, slice(channels), None)
+        skip = part(x.skip, slice(channels, None), self.conv1.bias)
         y = F.relu(skip + x.up(small))
         y = block.conv3(F.relu(block.bn3(block.conv2(y))))
-        return self.rest(y + self._shortcut(x, channels[0]))
+        return self.rest(y + self._shortcut(x, channels))
 
     def _shortcut(self, x: Concatenated, channels: int) -> Tensor:
         if self.k == 1:
