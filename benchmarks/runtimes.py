@@ -69,12 +69,10 @@ class Exported:
     def _compiled(self, **options: Any) -> openvino.CompiledModel:
         model = openvino.Core().read_model(self.file)
         if self.image.ndim == 4:
-            # Levels as they are computed, for what follows in a detector. (Those of PyTorch in
-            # channels-last are too.)
+            # Levels in the precision in which they are computed, as within a detector. With an
+            # output in float32 OpenVINO keeps all sums that lead to it in float32.
             changes = PrePostProcessor(model)
             for i in range(len(model.outputs)):
-                changes.output(i).model().set_layout(openvino.Layout('NCHW'))
-                changes.output(i).tensor().set_layout(openvino.Layout('NHWC'))
                 changes.output(i).tensor().set_element_type(getattr(openvino.Type, self.precision))
             model = changes.build()
         return openvino_model(model, self.precision, self.threads, **options)
