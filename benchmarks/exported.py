@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +31,9 @@ RUNS = {
 
 
 def compare_exported(model: str | Path, data_root: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Export a detector with float32 and with float16 weights, and measure all of them.
+    """Export a detector with each kind of weights, and measure all of them.
+
+    Those of int8 take the package nncf, and are fitted to the first 300 training images.
 
     Args:
         model: a run's folder or a checkpoint of a detector with masks.
@@ -45,10 +48,12 @@ def compare_exported(model: str | Path, data_root: Path) -> dict[tuple[str, str]
     in_pytorch = partial(_in_pytorch, inferencer)
     measured = {('float32', 'PyTorch'): average_precision(in_pytorch, data_root)}
     with TemporaryDirectory() as folder:
-        for half in (False, True):
-            file = export(model, Path(folder, f'{half}.onnx'), half=half)
-            size = file.stat().st_size / 1e6
-            weights = f'{"float16" if half else "float32"}, {size:.1f} MB'
+        kinds = dict(float32={}, float16=dict(half=True))
+        if find_spec('nncf'):
+            kinds['int8'] = dict(int8=data_root / 'train2017')
+        for kind, options in kinds.items():
+            file = export(model, Path(folder, f'{kind}.onnx'), **options)
+            weights = f'{kind}, {file.stat().st_size / 1e6:.1f} MB'
             for name, (runtime, precision) in RUNS.items():
                 detector = Detector(file, runtime, precision=precision)
                 measured[weights, name] = average_precision(partial(in_file, detector), data_root)

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.speed import (
-    RESNET_MODE,
+    RELEASED,
+    RESNET_MODES,
     Run,
     Setting,
     add_to_csv,
+    baseline,
     benchmark,
     environment,
     network_names,
@@ -23,24 +25,36 @@ FUSED = 'FishNet-150, fused, channels-last'
 COMPILED = 'FishNet-150, compiled'
 FROZEN = 'FishNet-150, FrozenBN, channels-last'
 RECOMPUTED = 'FishNet-150, FrozenBN, channels-last, with_cp'
-RELEASED = 'pytorchcv FishNet-150'
 RESNET = 'ResNet-50'
 
 INFERENCE = Setting()
 TRAINING = Setting(step='training')
 DETECTOR = Setting(kind='detector', step='training')
-DETECTORS = [FROZEN, RECOMPUTED, RESNET, f'{RESNET}, {RESNET_MODE["training"]}']
+DETECTORS = [FROZEN, RECOMPUTED, RESNET, f'{RESNET}, {RESNET_MODES["training"][0]}']
 # With memory kept, by the setting without.
 KEPT = {
     INFERENCE: [
         'FishNet-150, channels-last',
         *(FUSED, COMPILED, RELEASED, RESNET),
-        f'{RESNET}, {RESNET_MODE["inference"]}',
+        f'{RESNET}, {RESNET_MODES["inference"][0]}',
     ],
-    TRAINING: [FROZEN, RECOMPUTED, RELEASED, RESNET, f'{RESNET}, {RESNET_MODE["training"]}'],
+    TRAINING: [FROZEN, RECOMPUTED, RELEASED, RESNET, f'{RESNET}, {RESNET_MODES["training"][0]}'],
     DETECTOR: DETECTORS,
 }
 TITLES = {INFERENCE: 'inference', TRAINING: 'training', DETECTOR: 'Mask R-CNN'}
+# Of exported files, by kind. Memory is measured in the first.
+SIZES = dict(
+    backbone=((800, 1344), (224, 224)), classifier=((224, 224),), detector=((800, 1344), (224, 224))
+)
+EXPORTED = {
+    kind: [
+        Setting(kind, 'exported', height=height, width=width, threads=threads)
+        for height, width in sizes
+        for threads in (2, 1)
+    ]
+    for kind, sizes in SIZES.items()
+}
+PROFILED = ['FishNet-150, ONNX Runtime', 'FishNet-150, OpenVINO', 'FishNet-150, OpenVINO, bf16']
 # Of how the cost grows: arch, batch, side of the image.
 GROWTH = [
     *(('fishnet150', batch, 224) for batch in (1, 2, 4, 8)),
@@ -77,27 +91,40 @@ def update_page(page: Path, figures: Path, rounds: int = 5, device: str = 'cpu')
             the rest, or the page has no place for a table.
     """
     for setting, names in page_runs():
-        environments, runs = read_csv(figures) if figures.exists() else (set(), {})
+        environments, runs = read_csv(figures) if figures.exists() else ({}, {})
         if runs.get(setting, {}).keys() >= set(names):
             continue
-        if environments - {environment(device)}:
+        here = environment(setting, device)
+        others = set().union(
+            *(where for s, where in environments.items() if _same_tables(s, setting))
+        ) - {here}
+        if others:
             raise UsageError(
-                f'{figures} has figures of another environment ({"; ".join(environments)}) than '
-                f'this one ({environment(device)}): give another --csv, or remove the file'
+                f'{figures} has figures of another environment ({"; ".join(others)}) than '
+                f'this one ({here}): give another --csv, or remove the file'
             )
-        add_to_csv(figures, setting, benchmark(setting, names, rounds, device), environment(device))
+        rss = any(setting == settings[0] for settings in EXPORTED.values())
+        add_to_csv(figures, setting, benchmark(setting, names, rounds, device, rss), here)
     runs = read_csv(figures)[1]
     fill_page(page, page_tables(runs))
     plot(runs[INFERENCE], page.parent / 'images' / 'time.png')
     plot(runs[TRAINING], page.parent / 'images' / 'memory.png')
 
 
+def _same_tables(one: Setting, other: Setting) -> bool:
+    """Whether figures of two settings are compared: those of exported files only with others."""
+    return (one.step == 'exported') == (other.step == 'exported')
+
+
 def page_runs() -> Iterator[tuple[Setting, list[str]]]:
     """The settings that the page needs, and the networks in each."""
     for setting in TITLES:
         yield setting, DETECTORS if setting == DETECTOR else network_names(setting)
+    for settings in EXPORTED.values():
+        for setting in settings:
+            yield setting, network_names(setting)
     for setting in growth_settings():
-        yield setting, [f'{name}, {RESNET_MODE[setting.step]}' for name in _pair(setting)]
+        yield setting, [f'{name}, {RESNET_MODES[setting.step][0]}' for name in _pair(setting)]
     # Last: the process keeps its memory from here.
     for setting, names in KEPT.items():
         yield replace(setting, keep_memory=True), names
@@ -107,7 +134,7 @@ def growth_settings() -> list[Setting]:
     """The settings of `GROWTH`, those of inference first."""
     return [
         Setting(step=step, arch=arch, batch=batch, height=side, width=side)
-        for step in RESNET_MODE
+        for step in ('inference', 'training')
         for arch, batch, side in GROWTH
     ]
 
@@ -120,8 +147,12 @@ def page_tables(runs: dict[Setting, Run]) -> dict[str, str]:
     """
     tables = {'in short': _ratios(runs), 'growth': _growth(runs)}
     for setting, title in TITLES.items():
-        tables[title] = table(runs[setting])
-        tables[f'{title}, memory kept'] = table(runs[replace(setting, keep_memory=True)])
+        kept = replace(setting, keep_memory=True)
+        tables[title] = table(setting, runs[setting])
+        tables[f'{title}, memory kept'] = table(kept, runs[kept])
+    for kind, settings in EXPORTED.items():
+        tables[f'exported {kind}'] = _exported(settings, runs)
+        tables[f'exported {kind}, operators'] = _operators(runs[settings[0]], PROFILED)
     compared = {
         INFERENCE: [RELEASED, FUSED, COMPILED],
         TRAINING: [RELEASED, FROZEN],
@@ -139,6 +170,27 @@ def _ratios(runs: dict[Setting, Run]) -> str:
         ratios = (getattr(run[name], figure) / getattr(run[base], figure) for run in both)
         rows.append([words, *(f'{ratio:.2f}' for ratio in ratios)])
     return markdown_table(['ratio', 'as Linux comes', 'memory kept'], rows, numbers=2)
+
+
+def _exported(settings: list[Setting], runs: dict[Setting, Run]) -> str:
+    """Seconds of each network in each setting, and their ratio; the rest in the first."""
+    first = settings[0]
+    head = ['']
+    for setting in settings:
+        threads = f'{setting.threads} thread{"s" * (setting.threads > 1)}'
+        head.append(f'{setting.height}x{setting.width}, {threads}: s (ratio)')
+    head += ['over the lower bound', 'peak RSS, MiB']
+    rows = []
+    for name, measured in runs[first].items():
+        row = [name]
+        for setting in settings:
+            run = runs[setting]
+            seconds = run[name].seconds if name in run else None
+            ratio = seconds and seconds / run[baseline(setting)].seconds
+            row.append(f'{seconds:.3f} ({ratio:.2f})' if seconds else '')
+        row.append(f'{measured.seconds / measured.lower_bound:.2f}')
+        rows.append([*row, f'{measured.peak_bytes / 2**20:.0f}'])
+    return markdown_table(head, rows, numbers=len(head) - 1)
 
 
 def _operators(run: Run, names: list[str]) -> str:

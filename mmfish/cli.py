@@ -296,13 +296,19 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--half', action='store_true', help='keep the weights as float16, for half the size'
     )
+    parser.add_argument(
+        '--int8',
+        nargs='+',
+        metavar='IMAGES',
+        help='compute in 8-bit integers, in ranges measured on these images; needs nncf',
+    )
 
 
 def export(args: argparse.Namespace) -> None:
     """Write a model as an ONNX file, for machines without PyTorch."""
     from mmfish.deploy import export
 
-    export(args.model, args.file, half=args.half)
+    export(args.model, args.file, half=args.half, int8=args.int8)
 
 
 def add_convert_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from mmfish.cli import run_tool
 def main() -> None:
     """Read the command line, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--kind', choices=speed.BASELINE, default='backbone')
+    parser.add_argument('--kind', choices=speed.KINDS, default='backbone')
     parser.add_argument('--step', choices=speed.MODES, default='inference')
     parser.add_argument('--arch', nargs='+', default=['fishnet150'], help='one table each')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='one table each')
@@ -23,6 +23,10 @@ def main() -> None:
     parser.add_argument('--contestants', nargs='+', metavar='NAME', help='networks, instead of all')
     parser.add_argument('--rounds', type=int, default=5, help='(%(default)s)')
     parser.add_argument('--device', default='cpu', help='cpu, or cuda')
+    parser.add_argument('--threads', type=int, default=2, help='of the CPU (%(default)s)')
+    parser.add_argument(
+        '--rss', action='store_true', help='with --step exported: memory too, of a process for each'
+    )
     parser.add_argument(
         '--keep-memory', action='store_true', help='on a CPU: keep what is freed in the process'
     )
@@ -42,13 +46,15 @@ def main() -> None:
         update_page(args.page, args.csv, args.rounds, args.device)
         return
 
-    environment = speed.environment(args.device)
-    print(environment)
     for arch, batch, size in product(args.arch, args.batch, args.size):
-        setting = speed.Setting(args.kind, args.step, arch, batch, *size, args.keep_memory)
-        run = speed.benchmark(setting, args.contestants, args.rounds, args.device)
-        print(f'\n{args.kind}, {args.step}, {arch}, batch {batch}, {size[0]}x{size[1]}\n')
-        print(speed.table(run))
+        setting = speed.Setting(
+            args.kind, args.step, arch, batch, *size, args.threads, args.keep_memory
+        )
+        run = speed.benchmark(setting, args.contestants, args.rounds, args.device, args.rss)
+        environment = speed.environment(setting, args.device)
+        print(f'\n{environment}, {args.threads} threads')
+        print(f'{args.kind}, {args.step}, {arch}, batch {batch}, {size[0]}x{size[1]}\n')
+        print(speed.table(setting, run))
         if args.csv:
             speed.add_to_csv(args.csv, setting, run, environment)
     if args.plot:

@@ -3,8 +3,12 @@
 import copy
 import hashlib
 import json
+import logging
 import os
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +27,11 @@ from torch import nn
 from mmfish.atomic import write_atomically
 from mmfish.checkpoints.loading import local_file, plain_data_only
 from mmfish.deploy.graphs import REFUSED, BackboneGraph, DetectorGraph, graph_of
-from mmfish.deploy.runner import TRANSFORMS, Detector, paste_mask, prepare
+from mmfish.deploy.runner import TRANSFORMS, Detector, paste_mask, prepare, read_image
 from mmfish.engine.predict import find_model
 from mmfish.errors import UsageError
+from mmfish.inference.inputs import find_files
+from mmfish.models.fusion import split_up_sampling
 from mmfish.version import __version__
 
 try:
@@ -42,6 +48,7 @@ SIZES = ((300, 300), (240, 320), (375, 250))
 # How far the file may be from the model: boxes in pixels of the image, scores, and masks.
 TOLERANCE = dict(boxes=0.01, scores=1e-4, masks=1e-3)
 HALF_TOLERANCE = dict(boxes=2.0, scores=0.02, masks=0.1)
+QUANTIZED = ('Conv', 'ConvTranspose', 'Gemm')
 # Transforms that leave the image as it is.
 NOT_OF_IMAGES = (
     'LoadImageFromFile',
@@ -54,7 +61,11 @@ NOT_OF_IMAGES = (
 
 
 def export(
-    model: str | os.PathLike | nn.Module, file: str | os.PathLike, *, half: bool = False
+    model: str | os.PathLike | nn.Module,
+    file: str | os.PathLike,
+    *,
+    half: bool = False,
+    int8: str | os.PathLike | Iterable[str | os.PathLike] | None = None,
 ) -> Path:
     """Write a model as one ONNX file that needs no custom operators, and check it.
 
@@ -78,13 +89,18 @@ def export(
             is loaded: most CPUs cannot compute in float16, and sums of many products lose more
             in it than weights do. The comparison allows for 2 pixels, 0.02 in scores and 0.1 in
             masks then.
+        int8: images, folders or patterns, as for ``mmfish predict``. Convolutions and matrix
+            products compute in 8-bit integers, in ranges that NNCF measures on up to 300 of these
+            images. The comparison is of the file before that: measure what it costs.
 
     Returns:
         The path of the file.
 
     Raises:
-        UsageError: onnx or onnxruntime is not installed, the model has a component that cannot be
-            exported, or the file disagrees with the model; then it is not left behind.
+        UsageError: onnx or onnxruntime is not installed, or nncf for ``int8``; the model has a
+            component that cannot be exported, or is a backbone, with ``int8``; or the file
+            disagrees with the model; then it is not left behind.
+        DataError: an image of ``int8`` is not there.
         CheckpointError: the checkpoint cannot be read.
         ConfigError: its config cannot be used.
     """
@@ -92,24 +108,35 @@ def export(
         raise UsageError(
             "exporting needs the packages onnx and onnxruntime: `pip install 'mmfish[export]'`"
         )
+    if int8 is not None:
+        if half:
+            raise UsageError('give half or int8, not both: int8 weights are smaller than half ones')
+        if find_spec('nncf') is None:
+            raise UsageError('int8 needs the package nncf: `pip install nncf`')
     file = Path(file)
     if file.suffix != '.onnx':
         raise UsageError(f'expected the name of a file that ends in .onnx, got {file}')
-    metadata = dict(mmfish_version=__version__, half=half)
+    metadata = dict(mmfish_version=__version__, half=half, int8=int8 is not None)
     if isinstance(model, nn.Module):
         model = copy.deepcopy(model).cpu()
     else:
         model, checkpoint = _load(model)
         metadata['weights_sha256'] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    graph = graph_of(model.eval().requires_grad_(False)).eval()
+    model.eval()  # on its own: some of MMDetection's backbones return nothing here
+    graph = graph_of(model.requires_grad_(False)).eval()
     metadata['outputs'] = graph.outputs
     if not isinstance(graph, BackboneGraph):
         metadata.update(_description(model, graph))
+    elif int8 is not None:
+        raise UsageError('int8 needs a detector or a classifier, which say how images are prepared')
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix='.export-', dir=file.parent) as folder:
         unchecked = Path(folder, 'model.onnx')
-        proto = _trace(graph, _input(metadata, graph, SIZES[0]), unchecked)
+        # A copy is traced: what the file is compared with is the model as it was.
+        divisor = 1 if isinstance(graph, BackboneGraph) else graph.normalize.divisor
+        traced = split_up_sampling(copy.deepcopy(graph), divisor)
+        proto = _trace(traced, _input(metadata, graph, SIZES[0]), unchecked)
         onnx.helper.set_model_props(proto, {k: json.dumps(v) for k, v in metadata.items()})
         if half:
             _halve_weights(proto)
@@ -117,6 +144,8 @@ def export(
         onnx.save(proto, unchecked)
         for number, size in enumerate(SIZES):
             _compare(graph, unchecked, size, empty=number == 0, half=half)
+        if int8 is not None:
+            _quantize(unchecked, int8)
         write_atomically(file, unchecked.read_bytes())
     return file
 
@@ -212,6 +241,30 @@ def _halve_weights(proto: Any) -> None:
     proto.graph.node.extend(nodes)
 
 
+def _quantize(file: Path, images: str | os.PathLike | Iterable[str | os.PathLike]) -> None:
+    """Change a file such that its layers compute in 8-bit integers."""
+    import nncf  # it takes seconds, and prints
+
+    nncf.set_log_level(logging.ERROR)
+    pipeline = Detector(file).metadata['pipeline']
+    found = [image.path for image in find_files(images)[0] if not image.is_video][:300]
+    data = nncf.Dataset(
+        found, lambda path: dict(image=prepare(read_image(path), pipeline)[0][None])
+    )
+    proto = onnx.load(file)
+    # Sums, boxes and scores stay in float32.
+    others = [node.name for node in proto.graph.node if node.op_type not in QUANTIZED]
+    quantized = nncf.quantize(
+        proto,
+        data,
+        subset_size=len(found),
+        target_device=nncf.TargetDevice.CPU,
+        ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+    )
+    onnx.helper.set_model_props(quantized, {p.key: p.value for p in proto.metadata_props})
+    onnx.save(quantized, file)
+
+
 def _picture(size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3), uint8: soft spots of every colour and of sizes in which objects are."""
     rng = np.random.default_rng(size)
@@ -234,7 +287,8 @@ def _compare(graph: nn.Module, file: Path, size: tuple[int, int], empty: bool, h
         far = max(np.abs(a.numpy() - b).max() / np.abs(b).max() for a, b in pairs)
         problem = far > tolerance['scores'] and f'a level is off by {far:.1e} of its largest value'
     elif isinstance(graph, DetectorGraph):
-        problem = _compare_detections(graph, file, _picture(size), empty, tolerance)
+        found = compare_detections(graph, file, size, empty=empty, tolerance=tolerance)
+        problem = found.alone and f'{found.alone} objects are not the same, {found.both} are'
     else:
         scores = Detector(file)(_picture(size))['scores']
         inferencer = ImageClassificationInferencer(model)
@@ -254,10 +308,45 @@ def _gap(scores: np.ndarray) -> float:
     return float(np.float32(max(around[4:] or around or [(0, 0)])[1]))
 
 
-def _compare_detections(
-    graph: DetectorGraph, file: Path, picture: np.ndarray, empty: bool, tolerance: dict[str, float]
-) -> str | None:
-    """Compare from the picture to pasted masks, the way of MMDetection's inferencers."""
+@dataclass
+class Agreement:
+    """How far the detections of a file are from those of its model, on one image.
+
+    Attributes:
+        both: how many objects both have found.
+        alone: how many one of the two has found and the other has not, or elsewhere.
+        boxes: the largest difference of a coordinate among those of both, in pixels of the image.
+        scores: likewise of a score.
+        masks: likewise the most pixels in which two masks differ; 0 without masks.
+    """
+
+    both: int = 0
+    alone: int = 0
+    boxes: float = 0.0
+    scores: float = 0.0
+    masks: int = 0
+
+
+def compare_detections(
+    graph: DetectorGraph,
+    file: Path,
+    size: tuple[int, int],
+    *,
+    empty: bool = False,
+    runtime: str = 'onnxruntime',
+    tolerance: dict[str, float] = TOLERANCE,
+) -> Agreement:
+    """Compare a file with its model, from a picture to pasted masks.
+
+    Args:
+        graph: of the model; its score threshold is changed.
+        file: what was exported.
+        size: height and width of the picture, which is made for it.
+        empty: with the highest threshold, so that nothing is found.
+        runtime: of `Detector`.
+        tolerance: how far two objects may be apart to be the same, as `TOLERANCE`.
+    """
+    picture = _picture(size)
 
     def predict(threshold: float):
         graph.test_cfg.score_thr = threshold
@@ -271,21 +360,31 @@ def _compare_detections(
     tensor.CopyFrom(numpy_helper.from_array(np.float32(threshold), 'score_thr'))
     changed = file.with_name('threshold.onnx')
     onnx.save(proto, changed)
-    found = Detector(changed, 'onnxruntime').raw(picture)
+    found = Detector(changed, runtime).raw(picture)
+    least = graph.test_cfg.get('mask_thr_binary')
+    result = Agreement()
 
     def same(i: int, j: int) -> bool:
-        if expected.labels[i] != found['labels'][j]:
+        score = abs(expected.scores[i] - found['scores'][j])
+        box = np.abs(expected.bboxes[i] - found['boxes'][j]).max()
+        if (
+            expected.labels[i] != found['labels'][j]
+            or score > tolerance['scores']
+            or box > tolerance['boxes']
+        ):
             return False
-        if abs(expected.scores[i] - found['scores'][j]) > tolerance['scores']:
-            return False
-        if np.abs(expected.bboxes[i] - found['boxes'][j]).max() > tolerance['boxes']:
-            return False
-        if 'masks' not in found:
-            return True
-        mask = paste_mask(found['masks'][j], found['boxes'][j], picture.shape[:2])
-        least = graph.test_cfg.mask_thr_binary
-        inner, outer = (mask >= least + tolerance['masks']), (mask >= least - tolerance['masks'])
-        return bool((inner <= expected.masks[i]).all() and (expected.masks[i] <= outer).all())
+        pixels = 0
+        if 'masks' in found:
+            mask = paste_mask(found['masks'][j], found['boxes'][j], picture.shape[:2])
+            inner, outer = (mask >= least + tolerance['masks'], mask >= least - tolerance['masks'])
+            if not ((inner <= expected.masks[i]).all() and (expected.masks[i] <= outer).all()):
+                return False
+            pixels = int(((mask >= least) != expected.masks[i]).sum())
+        result.both += 1
+        result.boxes = max(result.boxes, float(box))
+        result.scores = max(result.scores, float(score))
+        result.masks = max(result.masks, pixels)
+        return True
 
     left = list(range(len(found['scores'])))
     alone = []
@@ -297,5 +396,5 @@ def _compare_detections(
             left.remove(partner)
     alone += [found['scores'][j] for j in left]
     # Near the threshold one of the two may find an object, and the other not.
-    alone = [score for score in alone if score > threshold + tolerance['scores']]
-    return f'{len(alone)} of {len(expected.scores)} objects are not the same' if alone else None
+    result.alone = sum(score > threshold + tolerance['scores'] for score in alone)
+    return result

@@ -43,6 +43,7 @@ class Detector:
             OpenVINO.
         precision: 'f32', or with OpenVINO 'bf16', which is faster where the processor can compute
             in it, and less exact. Defaults to 'f32'.
+        threads: of the CPU. Defaults to as many as the runtime takes by itself.
 
     Attributes:
         classes (list[str]): their names; an object's label is an index into them.
@@ -55,7 +56,12 @@ class Detector:
     """
 
     def __init__(
-        self, file: str | os.PathLike, runtime: str | None = None, *, precision: str = 'f32'
+        self,
+        file: str | os.PathLike,
+        runtime: str | None = None,
+        *,
+        precision: str = 'f32',
+        threads: int | None = None,
     ) -> None:
         file = os.fspath(file)
         if not os.path.isfile(file):
@@ -72,9 +78,9 @@ class Detector:
             )
         try:
             if runtime == 'onnxruntime':
-                metadata, self._run = _onnxruntime(file)
+                metadata, self._run = _onnxruntime(file, threads)
             else:
-                metadata, self._run = _openvino(file, precision)
+                metadata, self._run = _openvino(file, precision, threads)
         except Exception as error:  # whatever the runtimes make of a damaged file
             raise UsageError(
                 f'{runtime} cannot read {file} ({str(error).strip().partition(chr(10))[0]}): '
@@ -279,16 +285,39 @@ def read_image(path: str | os.PathLike) -> Array:
 Runner = Callable[[Array], list[Array]]
 
 
-def _onnxruntime(file: str) -> tuple[dict[str, str], Runner]:
-    session = onnxruntime.InferenceSession(file, providers=onnxruntime.get_available_providers())
+def onnxruntime_session(
+    file: str | os.PathLike, threads: int | None = None, **options: Any
+) -> 'onnxruntime.InferenceSession':
+    """Load a file into ONNX Runtime; ``options`` are attributes of its `SessionOptions`."""
+    settings = onnxruntime.SessionOptions()
+    for name, value in dict(options, intra_op_num_threads=threads or 0).items():
+        setattr(settings, name, value)
+    providers = onnxruntime.get_available_providers()
+    return onnxruntime.InferenceSession(os.fspath(file), settings, providers=providers)
+
+
+def openvino_model(
+    model: 'str | openvino.Model',
+    precision: str = 'f32',
+    threads: int | None = None,
+    **options: Any,
+) -> 'openvino.CompiledModel':
+    """Load a file, or a model that is read, for the CPU; ``options`` are properties of it."""
+    # Without the hint it computes in bfloat16 wherever the processor can.
+    options['INFERENCE_PRECISION_HINT'] = precision
+    if threads:
+        options['INFERENCE_NUM_THREADS'] = threads
+    return openvino.Core().compile_model(model, 'CPU', options)
+
+
+def _onnxruntime(file: str, threads: int | None) -> tuple[dict[str, str], Runner]:
+    session = onnxruntime_session(file, threads)
     metadata = session.get_modelmeta().custom_metadata_map
     return metadata, lambda image: session.run(None, {'image': image})
 
 
-def _openvino(file: str, precision: str) -> tuple[dict[str, str], Runner]:
-    core = openvino.Core()
-    model = core.read_model(file)
+def _openvino(file: str, precision: str, threads: int | None) -> tuple[dict[str, str], Runner]:
+    model = openvino.Core().read_model(file)
     metadata = model.get_rt_info('framework').value
-    # Without this it computes in bfloat16 where the processor can.
-    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': precision})
+    compiled = openvino_model(model, precision, threads)
     return metadata, lambda image: [array.copy() for array in compiled(image).values()]

@@ -2,7 +2,10 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmfish.models.fishnet import Bottleneck
+from mmfish.models.fishnet import Blocks, Bottleneck, FishNet, UpRefine
 from mmfish.models.norm import FrozenBN
 
 # By exact type: subclasses such as MMCV's ConvWS2d compute their weights anew in each call.
@@ -51,6 +54,107 @@ def fuse(model: nn.Module) -> nn.Module:
                 setattr(module, name, FusedBottleneck(child))
     model.eval()
     return model.requires_grad_(False)
+
+
+def split_up_sampling(model: nn.Module, divisor: int = 1) -> nn.Module:
+    """Let FishNet compute before it up-samples what it would compute after, to the same result.
+
+    BatchNorm, ReLU, 1x1 convolutions and channel reduction take each pixel for itself, so that
+    nearest up-sampling may come after them; before it there is a quarter of the pixels. The first
+    block behind a concatenation in the body does this to the part that is up-sampled. It sums
+    channels by a convolution, which in a runtime keeps the layout of its convolutions.
+
+    Args:
+        model: for inference. Each FishNet in it is changed in place.
+        divisor: what height and width of all images are multiples of. Up-sampling by a factor of 2
+            is then exact, and ONNX Runtime does it in the layout of its convolutions.
+
+    Returns:
+        The model.
+    """
+    for net in [module for module in model.modules() if isinstance(module, FishNet)]:
+        for stage in (*net.body, *net.head):
+            for name, blocks in list(stage.named_children()):
+                if isinstance(blocks, Blocks):
+                    setattr(stage, name, SplitBlocks(blocks))
+        factor = None if divisor % net.min_size else 2.0
+        net.body = nn.ModuleList(SplitUpRefine(stage, factor) for stage in net.body)
+    return model
+
+
+class Concatenated(NamedTuple):
+    """What an UR-block gives, and of what: cat([up(small), skip])."""
+
+    whole: Tensor
+    small: Tensor
+    skip: Tensor
+    up: Callable[[Tensor], Tensor]
+
+
+class SplitUpRefine(nn.Module):
+    """An `UpRefine` that gives the parts of its output too.
+
+    Args:
+        stage: whose modules are taken over.
+        factor: of the up-sampling; None where it goes to the size of the skip.
+    """
+
+    def __init__(self, stage: UpRefine, factor: float | None) -> None:
+        super().__init__()
+        self.refine, self.transfer = stage.refine, stage.transfer
+        self.factor = factor
+
+    def forward(self, x: Tensor | Concatenated, skip: Tensor) -> Concatenated:
+        """As `UpRefine`."""
+        small, skip = self.refine(x), self.transfer(skip)
+        size = None if self.factor else skip.shape[-2:]
+        up = partial(F.interpolate, size=size, scale_factor=self.factor, mode='nearest')
+        return Concatenated(torch.cat([up(small), skip], 1), small, skip, up)
+
+
+class SplitBlocks(nn.Module):
+    """`Blocks` of which the first takes the parts of its input apart, where there are any."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__()
+        self.first, self.rest = blocks[0], blocks[1:]
+        c_in, c_out = self.first.conv1.in_channels, self.first.conv3.out_channels
+        self.k = c_in // c_out
+        sums = torch.eye(c_out).repeat_interleave(self.k, 1)
+        self.register_buffer('sums', sums[:, :, None, None])
+        bn1, bn2 = self.first.bn1, self.first.bn2
+        self.splits = _is_fixed(bn1) and _is_fixed(bn2) and bn1.weight is not None
+        if self.splits:
+            self.conv1 = fuse_conv_bn_eval(self.first.conv1, bn2)
+
+    def forward(self, x: Tensor | Concatenated) -> Tensor:
+        """As `Blocks`."""
+        if not isinstance(x, Concatenated):
+            return self.rest(self.first(x))
+        block, bn = self.first, self.first.bn1
+        channels = int(x.small.shape[1])
+        if not self.splits or channels % self.k:
+            return self.rest(block(x.whole))
+
+        def part(feature: Tensor, which: slice, bias: Tensor | None) -> Tensor:
+            # Slices of weights, unlike splits of them, are constants in an ONNX file.
+            norm = bn.running_mean[which], bn.running_var[which], bn.weight[which], bn.bias[which]
+            feature = F.relu(F.batch_norm(feature, *norm, eps=bn.eps))
+            return F.conv2d(feature, self.conv1.weight[:, which], bias)
+
+        small = part(x.small, slice(channels), None)
+        skip = part(x.skip, slice(channels, None), self.conv1.bias)
+        y = F.relu(skip + x.up(small))
+        y = block.conv3(F.relu(block.bn3(block.conv2(y))))
+        return self.rest(y + self._shortcut(x, channels))
+
+    def _shortcut(self, x: Concatenated, channels: int) -> Tensor:
+        if self.k == 1:
+            return x.whole
+        reduced = channels // self.k
+        small = F.conv2d(x.small, self.sums[:reduced, :channels])
+        skip = F.conv2d(x.skip, self.sums[reduced:, channels:])
+        return torch.cat([x.up(small), skip], 1)
 
 
 class Clamp(nn.Module):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.performance import INFERENCE, page_runs, update_page
-from benchmarks.speed import Measurement, add_to_csv, read_csv
+from benchmarks.performance import EXPORTED, INFERENCE, _exported, page_runs, update_page
+from benchmarks.speed import Measurement, add_to_csv, network_names, read_csv
 from demo.markdown import fill_page, markdown_table
 from mmfish.errors import UsageError
 
@@ -47,6 +47,22 @@ def test_the_page_has_the_measured_figures(row):
     assert row in (DOCS / 'performance.md').read_text().splitlines()
 
 
+def test_exported_files_are_in_columns_by_setting():
+    large, alone, *small = EXPORTED['backbone']
+    in_streams = 'FishNet-150, OpenVINO, 2 streams'
+    runs = {
+        setting: {name: Measurement(2.0, 1.0, 10**9, 2**20) for name in network_names(setting)}
+        for setting in (large, alone, *small)
+    }
+    runs[alone]['FishNet-150, OpenVINO'].seconds = 1.0
+    head, _, *rows = _exported(EXPORTED['backbone'], runs).splitlines()
+    assert head.startswith('|  | 800x1344, 2 threads: s (ratio) | 800x1344, 1 thread: s (ratio) |')
+    assert '| pytorchcv FishNet-150 | 2.000 (1.00) | 2.000 (1.00) ' in '\n'.join(rows)
+    cells = '| 2.000 (1.00) | 1.000 (0.50) | 2.000 (1.00) | 2.000 (1.00) | 2.00 | 1 |'
+    assert f'| FishNet-150, OpenVINO {cells}' in rows
+    assert f'| {in_streams} | 2.000 (1.00) |  | 2.000 (1.00) |  | 2.00 | 1 |' in rows
+
+
 def test_figures_of_another_environment_are_kept_and_not_mixed(page, figures):
     lines = figures.read_text().replace('x86_64 CPU', 'another CPU').splitlines(keepends=True)
     figures.write_text(''.join(lines[:-4]))  # the last run is missing
@@ -81,5 +97,7 @@ def test_the_csv_is_read_as_it_was_written(tmp_path):
     settings = [setting for setting, _ in page_runs()]
     for setting in settings:
         add_to_csv(file, setting, run, 'a CPU; torch 2')
-    assert read_csv(file) == ({'a CPU; torch 2'}, dict.fromkeys(settings, run))
+    environments, runs = read_csv(file)
+    assert environments == {setting: {'a CPU; torch 2'} for setting in settings}
+    assert runs == dict.fromkeys(settings, run)
     assert INFERENCE in settings

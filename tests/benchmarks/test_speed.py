@@ -10,7 +10,7 @@ from slow_cases import slow_except
 from torch import nn
 
 from benchmarks.speed import (
-    BASELINE,
+    RELEASED,
     Measurement,
     Setting,
     _builders,
@@ -27,7 +27,7 @@ from mmfish.errors import UsageError
 
 TRAINING = Setting(step='training', arch='fishnet77', height=64, width=64)
 RUN = {
-    BASELINE['backbone']: Measurement(2.0, 1.0, 3 * 10**9, 3 * 2**20, 2**21),
+    RELEASED: Measurement(2.0, 1.0, 3 * 10**9, 3 * 2**20, 2**21),
     'FishNet B': Measurement(1.0, 0.8, 2 * 10**9, 2**20, 2**20),
 }
 
@@ -73,6 +73,21 @@ def test_a_benchmark_measures_its_networks(kind, step):
     assert any('conv' in operator for operator in ours.operators)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['backbone', 'classifier', 'detector'])
+def test_exported_files_are_measured_beside_their_model(kind):
+    setting = Setting(kind, 'exported', 'fishnet77', height=64, width=96, threads=1)
+    names = [f'FishNet-77, {mode}' for mode in ('ONNX Runtime', 'OpenVINO, bf16')]
+    names.append('FishNet-77, plain' if kind == 'detector' else 'ResNet-50, ONNX Runtime')
+    run = benchmark(setting, names, rounds=1)
+    assert set(run) == set(names)
+    assert run[names[0]].macs == run[names[1]].macs
+    for name, measured in run.items():
+        assert measured.seconds > 0
+        assert measured.lower_bound > 0
+        assert any('conv' in operator.lower() for operator in measured.operators), name
+
+
 def test_the_peak_is_the_most_memory_of_a_step():
     taken = _peak(lambda: torch.ones(3, 2**23).sum(), torch.device('cpu'))
     assert 0 <= taken - 3 * 4 * 2**23 < 64  # and the sum
@@ -80,7 +95,7 @@ def test_the_peak_is_the_most_memory_of_a_step():
 
 @pytest.mark.parametrize('name', ['FishNet-77, BN', 'ResNet-50', 'HRNet-W32', 'DenseNet-161'])
 def test_batchnorm_is_fixed_in_every_training(name):
-    network = _network(_builders(TRAINING)[name], TRAINING, 'cpu')
+    network = _network(name, _builders(TRAINING)[name], TRAINING, 'cpu')
     norms = [m for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) > 50
     assert not any(norm.training for norm in norms)
@@ -89,7 +104,8 @@ def test_batchnorm_is_fixed_in_every_training(name):
 def test_resnet_is_measured_in_the_same_modes():
     name = 'ResNet-50, FrozenBN, channels-last'
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model, treatment = _builders(Setting('detector', 'training'))[name]()
+        build, treatment = _builders(Setting('detector', 'training'))[name]
+        model = build()
     assert treatment == dict(channels_last=True)
     assert type(model.backbone.bn1).__name__ == 'FrozenBN'
     assert model.backbone.frozen_stages == 1
@@ -137,7 +153,7 @@ def test_an_unknown_network_is_named_with_the_known_ones():
 
 
 def test_table_and_plot(tmp_path):
-    lines = table(RUN).splitlines()
+    lines = table(Setting(step='training'), RUN).splitlines()
     assert lines[2] == '| pytorchcv FishNet-150 | 3.0 | 2.000 | 1.00 | 2.00 | 2 | 1.00 | 3 |'
     assert lines[3] == '| FishNet B | 2.0 | 1.000 | 0.50 | 1.25 | 1 | 0.50 | 1 |'
     assert plot(RUN, tmp_path / 'plot.png').stat().st_size > 1000

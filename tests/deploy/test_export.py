@@ -189,6 +189,7 @@ def test_a_file_describes_itself(exported, checkpoint):
         mmfish_version=mmfish.__version__,
         weights_sha256=digest,
         half=False,
+        int8=False,
         outputs=['boxes', 'scores', 'labels', 'masks'],
         classes=list(CLASSES),
         # The config names no colours: MMDetection gives the classes its own for COCO.
@@ -214,6 +215,34 @@ def test_half_precision_weights_take_half_the_space(checkpoint, exported, pictur
     assert file.stat().st_size < 0.6 * exported.stat().st_size
     found, expected = (Detector(name)(picture) for name in (file, exported))
     assert np.abs(found['scores'] - expected['scores']).max() < 0.01
+
+
+@pytest.mark.slow
+def test_in_integers_a_file_is_a_third_as_large_and_finds_about_the_same(
+    checkpoint, exported, shapes, picture, tmp_path
+):
+    pytest.importorskip('nncf')
+    file = mmfish.export(checkpoint, tmp_path / 'int8.onnx', int8=shapes / 'val2017')
+    assert file.stat().st_size < 0.4 * exported.stat().st_size
+    found, expected = (Detector(name)(picture) for name in (file, exported))
+    assert Detector(file).metadata['int8'] is True
+    assert np.abs(found['scores'] - expected['scores']).max() < 0.05
+    assert {node.domain for node in onnx.load(file).graph.node} == {''}
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(half=True, int8='images'), 'half or int8, not both'),
+        (dict(int8='images'), r'int8 needs the package nncf: `pip install nncf`'),
+    ],
+)
+def test_integers_that_cannot_be_had_are_refused(
+    options, message, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exporter, 'find_spec', lambda name: None)
+    with pytest.raises(UsageError, match=message):
+        mmfish.export('checkpoint.pth', tmp_path / 'model.onnx', **options)
 
 
 def test_a_backbone_is_exported_alone(tmp_path):

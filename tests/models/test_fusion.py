@@ -9,10 +9,11 @@ from tiny_arch import TINY
 from torch import nn
 from torch._inductor import config as inductor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
 import mmfish
 from mmfish.models import FishNet, FrozenBN
-from mmfish.models.fusion import Clamp
+from mmfish.models.fusion import Clamp, split_up_sampling
 
 DETECTOR = dict(
     type='mmdet.RetinaNet',
@@ -157,6 +158,35 @@ def test_scales_of_every_sign(norm, bias):
     fused = mmfish.fuse(layers)
     assert isinstance(fused[0], Clamp)
     assert_same(layers, fused, torch.randn(2, 6, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ('size', 'divisor'), [((64, 96), 32), ((64, 96), 1), ((72, 50), 1)], ids=str
+)
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(norm_cfg=dict(type='mmfish.FrozenBN')),
+        dict(norm_cfg=dict(type='GN', num_groups=2)),
+        dict(out_indices=(1, 2), down_sample='conv'),
+    ],
+    ids=str,
+)
+def test_what_comes_before_up_sampling_may_come_after(options, size, divisor):
+    net = with_statistics(FishNet(TINY, **options)).eval()
+    split = split_up_sampling(copy.deepcopy(net), divisor)
+    assert_same(net, split, torch.randn(1, 3, *size))
+
+
+def test_less_is_computed_before_up_sampling():
+    def macs(net):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(torch.randn(1, 3, 64, 64))
+        return counter.get_total_flops()
+
+    net = FishNet(TINY).eval()
+    assert macs(split_up_sampling(copy.deepcopy(net))) < macs(net)
 
 
 def assert_same(plain, fused, images):
