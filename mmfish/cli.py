@@ -377,7 +377,8 @@ def check(args: argparse.Namespace) -> None:
         from mmengine.logging import MMLogger
 
         from mmfish.config.validation import validate_config
-        from mmfish.engine.trial import describe_machine, try_model, try_ops
+        from mmfish.engine.machine import describe_machine
+        from mmfish.engine.trial import try_model, try_ops
     for name, value in describe_machine().items():
         print(f'{name}: {value}')
     devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'mask_rcnn_fishnet150_fpn_coco.py'
 # The other tools need the folders beside the package: benchmarks, demo, requirements.
 TOOLS = {
-    *('train.py', 'test.py', 'print_config.py', 'convert_checkpoint.py'),
+    *('train.py', 'test.py', 'print_config.py', 'convert_checkpoint.py', 'coco_ap.py'),
     *('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh', 'reproduce_table3.sh'),
 }
 SOMEBODY_ELSES = f"""

@@ -122,7 +122,7 @@ after = what_names_stand_for()
 changed = {{key: after.get(key) for key in before if after.get(key) is not before[key]}}
 assert not changed, changed
 new = {{key[2] for key in after.keys() - before.keys()}}
-assert new <= {ours!r}
+assert new <= {ours!r}, new - {ours!r}
 assert 'FishNet' in new and 'FrozenBN' not in new, new
 """)
 

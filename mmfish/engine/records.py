@@ -31,8 +31,8 @@ from mmfish.atomic import atomic_file, write_atomically
 from mmfish.checkpoints.loading import local_file
 from mmfish.config.paths import dicts
 from mmfish.engine.fault_tolerance.saving import POINTER
+from mmfish.engine.machine import describe_machine
 from mmfish.engine.metrics import ClassPredictions
-from mmfish.engine.trial import describe_machine
 from mmfish.errors import CheckpointError
 from mmfish.registry import HOOKS, pretrained_cfg
 from mmfish.stack import MODULES, folder, version

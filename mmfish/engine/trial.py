@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmcv.ops import get_compiler_version, get_compiling_cuda_version, nms
+from mmcv.ops import nms
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
-from mmengine.utils.dl_utils import collect_env
 from torch import nn
 
 from mmfish.engine.inputs import model_inputs, remove_checkpoints
@@ -20,12 +19,6 @@ from mmfish.errors import UsageError
 from mmfish.registry import type_name
 from mmfish.stack import compile_ops
 
-# Of `collect_env`: the versions, which `mmfish check` has printed before, and what takes too much
-# room or changes from run to run.
-LEFT_OUT = {
-    *('sys.platform', 'Python', 'PyTorch', 'TorchVision', 'MMEngine'),
-    *('PyTorch compiling details', 'numpy_random_seed'),
-}
 # What a data set of MMPretrain's hands to the pipeline: long enough for every crop in use.
 PICTURE_SIDE = 256
 
@@ -40,17 +33,6 @@ class Trial(NamedTuple):
 
     parameters: int
     loss: float
-
-
-def describe_machine() -> dict[str, str]:
-    """Compilers, devices and what the packages were built for, as MMEngine and MMCV report them."""
-    found = {name: str(value) for name, value in collect_env().items() if name not in LEFT_OUT}
-    return {
-        **found,
-        'PyTorch CUDA': torch.version.cuda or 'not available',
-        'MMCV compiler': get_compiler_version(),
-        'MMCV CUDA compiler': get_compiling_cuda_version(),
-    }
 
 
 def try_ops(device: str) -> None:
