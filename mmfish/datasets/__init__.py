@@ -1,5 +1,6 @@
 """Data sets of one's own and MMDetection's: where they lie, whether they can be used, loading."""
 
+from mmfish.datasets.fashion_mnist import FashionMNIST
 from mmfish.datasets.transforms import LoadAnnotations, LoadImageFromFile, Resize
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'Resize']
+__all__ = ['FashionMNIST', 'LoadAnnotations', 'LoadImageFromFile', 'Resize']
