@@ -260,12 +260,12 @@ class TestTables:
 
     def test_a_change_of_the_error_is_that_of_two_runs(self, tmp_path):
         folder = tmp_path / 'fishnet150_imagenet'
-        write_test(folder, '20260101_000000', 'epoch_100.pth', {'accuracy/top1': 78.0})
+        write_test(folder, '1', 100, {'accuracy/top1': 78.0}, total=100)
         (table,) = paper_tables(tmp_path, ['Dilation and stem'])
         cell = table.rows['dilation in the body, against none'][0]
         assert (cell.published, cell.measured, cell.finished) == (-0.13, None, False)
         folder = tmp_path / 'fishnet150_dilation-none_imagenet'
-        write_test(folder, '20260101_000000', 'epoch_100.pth', {'accuracy/top1': 77.9})
+        write_test(folder, '1', 100, {'accuracy/top1': 77.9}, total=100)
         (table,) = paper_tables(tmp_path, ['Dilation and stem'])
         cell = table.rows['dilation in the body, against none'][0]
         assert cell.measured == pytest.approx(-0.1)
@@ -278,7 +278,10 @@ class TestTables:
             {'accuracy/top1': 88.0, 'step': 1},
         ]
         folder = tmp_path / 'report_fishnet55_fashion_mnist'
-        write_run(folder, '20260101_000000', dict(train_cfg=dict(max_epochs=20)), lines)
+        write_training(folder, '1', 1, lambda ap: {'accuracy/top1': 88.0})
+        log = folder / '1/vis_data/scalars.json'
+        log.parent.mkdir()
+        log.write_text('\n'.join(map(json.dumps, lines)))
         (table,) = paper_tables(tmp_path, ['Table 4 of the report'])
         parameters, accuracy, seconds, *cifar = table.rows['FishNet-55']
         assert parameters.measured == 0.118752
