@@ -44,7 +44,7 @@ matched) WORK_DIRS=work_dirs ;;
 paper)
     WORK_DIRS=work_dirs/paper_weights
     # Not only after days of the other cells.
-    read_it='import sys; from mmfish import checkpoints as c, cli; '
+    read_it='import sys, mmfish.notices; from mmfish import checkpoints as c, cli; '
     read_it+='cli.run_tool(lambda: c.load_backbone_state(sys.argv[1]), "FISHNET150")'
     "${PYTHON:-python}" -c "$read_it" "$FISHNET150"
     ;;
