@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.runtimes import Exported, peak_rss
+from benchmarks.runtimes import Exported
 
 pytest.importorskip('onnxruntime')
 pytest.importorskip('openvino')
