@@ -4,6 +4,7 @@ All networks of a run take turns in one process, and the median of the rounds co
 the machine does meanwhile slows all of them.
 """
 
+import atexit
 import copy
 import csv
 import ctypes
@@ -162,6 +163,7 @@ class Measurement:
 Run = dict[str, Measurement]  # by the name of the network
 Recipe = tuple[Callable[[], nn.Module], dict[str, Any]]
 _folder = TemporaryDirectory(prefix='mmfish-benchmark-')
+atexit.register(_folder.cleanup)
 # By the network's name and kind, and whether in int8: the model in its fastest mode, and its file.
 _exported: dict[tuple[str, str, bool], tuple[nn.Module, Path]] = {}
 COLUMNS = [

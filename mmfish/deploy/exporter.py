@@ -291,8 +291,9 @@ def _compare(graph: nn.Module, file: Path, size: tuple[int, int], empty: bool, h
         problem = found.alone and f'{found.alone} objects are not the same, {found.both} are'
     else:
         scores = Detector(file)(_picture(size))['scores']
-        inferencer = ImageClassificationInferencer(model)
-        data = next(iter(inferencer.preprocess([_picture(size)[..., ::-1].copy()])))
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            inferencer = ImageClassificationInferencer(model)
+            data = next(iter(inferencer.preprocess([_picture(size)[..., ::-1].copy()])))
         far = np.abs(scores - inferencer.forward(data)[0].pred_score.numpy()).max()
         problem = far > tolerance['scores'] and f'a score is off by {far:.1e}'
     if problem:
