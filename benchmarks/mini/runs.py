@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -101,16 +101,10 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     if not diverged and (status or not read_run(work_dir).finished):
         raise UsageError(
             f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
-            f'{work_dir}/output.txt): the same command goes on from its last checkpoint; remove the '
-            'folder to start anew'
+            f'{work_dir}/output.txt): the same command goes on from its last checkpoint, or remove '
+            'the folder to start anew'
         )
-    record = dict(
-        network=run.network,
-        condition=run.condition,
-        detector=run.detector,
-        data=run.data,
-        variant=run.variant,
-        seed=run.seed,
+    record = asdict(run) | dict(
         rate=rate,
         iterations=run.iterations,
         seconds=round(time.monotonic() - started, 1),
@@ -168,6 +162,32 @@ def measured(work_dir: Path) -> dict[str, Any]:
         **start,
         **_process(work_dir),
     )
+
+
+def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, str]:
+    """Run the process of a training; its exit status and the last line that it has printed."""
+    work_dir = folders.work_dirs / run.name
+    work_dir.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
+        *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
+        *(f'{name}={value}'.replace(' ', '') for name, value in settings.items()),
+    ]
+    if run.condition == 'pretrained':
+        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
+        command.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
+    with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        output.seek(0)
+        return done.returncode, output.read().strip().rpartition('\n')[2]
+
+
+def _data(run: Run, folders: Folders) -> Path:
+    if run.condition == 'fashion-mnist':
+        return folders.fashion_mnist
+    if run.data == 'nuclei':
+        return folders.nuclei
+    return make_shapes(folders.work_dirs / 'shapes', train=320, val=100, size=SHAPES_SIZE)
 
 
 def _process(work_dir: Path) -> dict[str, Any]:
