@@ -1,4 +1,4 @@
-"""Table 3 in miniature: `python -m benchmarks.mini` runs what is left of it and writes the page."""
+"""Table 3 in miniature: `python -m benchmarks.mini` runs what is left, and `--page` shows it."""
 
 import argparse
 from fnmatch import fnmatch
@@ -12,7 +12,7 @@ from mmfish.cli import run_tool
 
 
 def main() -> None:
-    """Read the command line, run what has no record yet, and write the page after each run."""
+    """Read the command line, and run what has no record yet, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', metavar='PATTERN', default='*', help='such as "scratch_*seed0"')
     parser.add_argument('--dry-run', action='store_true', help='list what is left, and how long')
@@ -29,6 +29,9 @@ def main() -> None:
     folders = Folders(*(place.resolve() for place in places))
 
     records = read_records(folders.records)
+    if args.page:
+        write_page(args.out, records)
+        return
     left = [run for run in plan() if run.name not in records and fnmatch(run.name, args.only)]
     seconds = [seconds_for(run, records) for run in left]
     if args.dry_run:
@@ -36,12 +39,10 @@ def main() -> None:
             print(f'{run.name:60} {estimate / 60:5.1f} min')
         print(f'{len(left)} runs are left, about {sum(seconds) / 3600:.1f} hours')
         return
-    write_page(args.out, records)
-    for number, run in enumerate([] if args.page else left, 1):
+    for number, run in enumerate(left, 1):
         print(f'{number} of {len(left)}: {run.name}', flush=True)
         record = carry_out(run, folders)
         print(f'    {record["seconds"]:.0f} s: {record["metrics"]}', flush=True)
-        write_page(args.out, read_records(folders.records))
 
 
 if __name__ == '__main__':

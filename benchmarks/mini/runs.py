@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ from benchmarks.mini.plan import RATES, SHAPES_SIZE, Run, search
 from demo.logs import read_logs, read_run
 from demo.shapes import make_shapes
 from mmfish.atomic import write_atomically
+from mmfish.engine.records import RECORD
 from mmfish.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,15 +101,10 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     if not diverged and (status or not read_run(work_dir).finished):
         raise UsageError(
             f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
-            f'{work_dir}/output.txt; the same command goes on where it ended)'
+            f'{work_dir}/output.txt): the same command goes on from its last checkpoint, or remove '
+            'the folder to start anew'
         )
-    record = dict(
-        network=run.network,
-        condition=run.condition,
-        detector=run.detector,
-        data=run.data,
-        variant=run.variant,
-        seed=run.seed,
+    record = asdict(run) | dict(
         rate=rate,
         iterations=run.iterations,
         seconds=round(time.monotonic() - started, 1),
@@ -168,37 +164,18 @@ def measured(work_dir: Path) -> dict[str, Any]:
     )
 
 
-def _process(work_dir: Path) -> dict[str, Any]:
-    """Commit, versions, machine and peak memory in bytes, as mmfish itself has recorded them.
-
-    Of a resumed training they are those of the last process, and the highest peak.
-    """
-    files = sorted(work_dir.glob('*/run_record.json'))
-    records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
-    last = records[-1] if records else {}
-    peaks = [record['ranks'][0]['memory'] for record in records]
-    return dict(
-        **{name: last.get(name) for name in ('commit', 'versions', 'machine')},
-        memory=max(peaks, default=None),
-    )
-
-
-def _without_spaces(value: Any) -> Any:
-    return value if isinstance(value, str) else str(value).replace(' ', '')
-
-
 def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, str]:
     """Run the process of a training; its exit status and the last line that it has printed."""
-    if run.condition == 'pretrained':
-        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
-        settings['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
     work_dir = folders.work_dirs / run.name
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, '-m', 'mmfish', 'train', str(CONFIGS / f'{run.config}.py'), '--resume'),
         *('--work-dir', str(work_dir), '--data-root', str(_data(run, folders)), '--cfg-options'),
-        *(f'{name}={_without_spaces(value)}' for name, value in settings.items()),
+        *(f'{name}={value}'.replace(' ', '') for name, value in settings.items()),
     ]
+    if run.condition == 'pretrained':
+        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
+        command.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
     with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
         done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         output.seek(0)
@@ -211,3 +188,16 @@ def _data(run: Run, folders: Folders) -> Path:
     if run.data == 'nuclei':
         return folders.nuclei
     return make_shapes(folders.work_dirs / 'shapes', train=320, val=100, size=SHAPES_SIZE)
+
+
+def _process(work_dir: Path) -> dict[str, Any]:
+    """Commit, versions, machine and peak memory in bytes, from the records of mmfish itself.
+
+    Of a resumed training they are those of the last process, and the highest peak.
+    """
+    files = sorted(work_dir.glob(f'*/{RECORD}'))
+    records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    return dict(
+        **{name: records[-1][name] for name in ('commit', 'versions', 'machine')},
+        memory=max(record['ranks'][0]['memory'] for record in records),
+    )

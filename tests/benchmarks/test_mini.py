@@ -87,7 +87,7 @@ def test_networks_of_a_condition_differ_in_nothing_but_the_network(condition, ne
         validate_config(cfg)
         cfg.model.pop('backbone')
         cfg.model.neck.pop('in_channels')
-        cfg.pop('checkpoint', None)
+        cfg.pop('weights', None)
     assert ours.to_dict() == fish.to_dict()
 
 
@@ -229,6 +229,8 @@ def test_a_run_is_recorded_and_an_interrupted_one_goes_on(shapes, tmp_path, monk
     assert record['training_seconds'] < record['seconds'] + record['curve'][0]['seconds']
     assert record['backbone_parameters'] == 1_369_568 < record['parameters']
     assert all(record[f'level{n}_scale_0'] > 0 for n in range(4))
+    assert record['memory'] > 2**20
+    assert record['versions']['mmfish']
     assert record[f'gradient_norm_{LOOKED_AT[1]}'] is None
 
     folder = str(folders.records)

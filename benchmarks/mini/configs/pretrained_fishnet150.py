@@ -1,12 +1,12 @@
 _base_ = './_base_/pretrained.py'
-checkpoint = 'work_dirs/mini/fashion-mnist_fishnet150/epoch_3.pth'
+weights = 'work_dirs/mini/fashion-mnist_fishnet150/epoch_3.pth'
 model = dict(
     backbone=dict(
         _delete_=True,
         **_base_.fishnet150,
         **_base_.fixed,
         frozen_stages=0,  # the stem
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+        init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.'),
     ),
     neck=dict(in_channels=_base_.fish_levels),
 )

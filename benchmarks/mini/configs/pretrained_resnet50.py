@@ -1,12 +1,12 @@
 _base_ = './_base_/pretrained.py'
-checkpoint = 'work_dirs/mini/fashion-mnist_resnet50/epoch_3.pth'
+weights = 'work_dirs/mini/fashion-mnist_resnet50/epoch_3.pth'
 model = dict(
     backbone=dict(
         _delete_=True,
         **_base_.resnet50,
         **_base_.fixed,
         frozen_stages=1,  # the stem and the first stage, as Detectron freezes ResNets
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+        init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.'),
     ),
     neck=dict(in_channels=_base_.res_levels),
 )

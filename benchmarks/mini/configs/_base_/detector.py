@@ -4,7 +4,7 @@ _base_ = ['../../../../configs/finetune/mask_rcnn_fishnet77_fpn.py', './networks
 custom_imports = dict(imports=['benchmarks.mini.components'])
 
 custom_hooks = [dict(type='LevelScaleHook')]
-default_hooks = dict(
-    logger=dict(interval=1), checkpoint=dict(interval=160, save_best=None, max_keep_ckpts=1)
-)
+# None at the end: what is killed in its last evaluation goes on before that.
+checkpoint = dict(interval=150, save_last=False, save_best=None, max_keep_ckpts=1)
+default_hooks = dict(logger=dict(interval=1), checkpoint=checkpoint)
 log_processor = dict(window_size=1)

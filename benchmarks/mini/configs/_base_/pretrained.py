@@ -19,5 +19,5 @@ param_scheduler = [
 ]
 train_dataloader = dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
 custom_hooks = [dict(type='mmfish.StopGradClipHook', epoch=1), dict(type='LevelScaleHook')]
-default_hooks = dict(checkpoint=dict(by_epoch=True, interval=4))
+default_hooks = dict(checkpoint=dict(by_epoch=True, interval=3))
 log_processor = dict(by_epoch=True)
