@@ -17,6 +17,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import ImageClassifier
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.published import load_published
 from demo.markdown import markdown_table
@@ -77,9 +78,19 @@ def build_classifier(
     )
 
 
-def parameter_count(model: nn.Module) -> int:
-    """The number of parameters, frozen ones included."""
-    return sum(p.numel() for p in model.parameters())
+def parameter_count(model: nn.Module, *, statistics: bool = False) -> int:
+    """The number of parameters, frozen ones included.
+
+    Args:
+        model: any.
+        statistics: count BatchNorm's running means and variances too, as Keras does. Defaults to
+            False.
+    """
+    tensors = list(model.parameters())
+    if statistics:
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        tensors += [b for m in norms for b in (m.running_mean, m.running_var)]
+    return sum(t.numel() for t in tensors)
 
 
 def complexity(model: nn.Module, shape: tuple[int, ...] = (224, 224)) -> Complexity:

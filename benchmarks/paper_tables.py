@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.complexity import build_classifier, parameter_count
+from benchmarks.complexity import build_model, parameter_count
 from benchmarks.memory import training_memory
 from benchmarks.published import load_published
-from demo.logs import Run, read_run
+from demo.logs import Run, read_run, seconds_per_epoch
 from demo.markdown import markdown_table
 
+ROOT = Path(__file__).parents[1]
 TOLERANCE = 0.3  # AP, or percentage points
 FROM_RUNS = {
     'AP': lambda metric: 100 * metric,
@@ -166,7 +167,7 @@ def _table(name: str, data: dict[str, Any], work_dirs: Path) -> Table:
         row_runs = [read_run(work_dirs / run) for run in row['runs']]
         runs += [run for run in row_runs if run not in runs]
         rows[row['name']] = [
-            _cell(column, published, row, row_runs)
+            _cell(column, published, row, row_runs, work_dirs)
             for column, published in zip(data['columns'], row['published'], strict=True)
         ]
         if 'source' in row:
@@ -181,11 +182,26 @@ def _table(name: str, data: dict[str, Any], work_dirs: Path) -> Table:
 
 
 def _cell(
-    column: dict[str, Any], published: float | None, row: dict[str, Any], runs: list[Run]
+    column: dict[str, Any],
+    published: float | None,
+    row: dict[str, Any],
+    runs: list[Run],
+    work_dirs: Path,
 ) -> Cell:
     unit, model = column['unit'], row.get('model')
+    if unit == 'seconds':
+        run = runs[column['run']]
+        return Cell(published, seconds_per_epoch(work_dirs / run.name), 1, run.state)
+    if unit == 'change of error':
+        of_one = {**column, 'unit': 'error'}
+        cells = [_cell(of_one, None, row, [run], work_dirs) for run in runs]
+        measured = [cell.measured for cell in cells]
+        change = None if None in measured else measured[0] - measured[1]
+        unfinished = [cell.state for cell in cells if not cell.finished]
+        state = unfinished[0] if unfinished else ''
+        return Cell(published, change, 2, state, not unfinished, judged=True)
     if unit in FROM_RUNS:
-        digits = 2 if unit == 'error' else 1
+        digits = 2 if 'error' in unit else 1
         if not runs:
             return Cell(published, None, digits, judged=True)
         run = runs[column.get('run', 0)]
@@ -197,8 +213,11 @@ def _cell(
         measured = FROM_RUNS[unit](metric)
         return Cell(published, measured, digits, run.state, run.finished, judged=True)
 
-    if unit == 'parameters':
-        return Cell(published, None if model is None else _parameters(**model) / 1e6, 2)
+    if unit.startswith('parameters'):
+        if model is None:
+            return Cell(published, None, 2)
+        count = _parameters(statistics=unit == 'parameters and statistics', **model)
+        return Cell(published, count / 1e6, 2)
     held = _memory(**model)
     if unit == 'memory':
         return Cell(published, held / 1e6, 0)
@@ -206,8 +225,10 @@ def _cell(
 
 
 @cache
-def _parameters(**model: Any) -> int:
-    return parameter_count(build_classifier(**model))
+def _parameters(name: str, *, statistics: bool, **options: Any) -> int:
+    if name.endswith('.py'):
+        name = str(ROOT / name)
+    return parameter_count(build_model(name, **options), statistics=statistics)
 
 
 _memory = cache(training_memory)

@@ -116,6 +116,23 @@ def read_logs(work_dir: Path) -> tuple[Scalars, Scalars]:
     return training, evaluations
 
 
+def seconds_per_epoch(work_dir: Path) -> float | None:
+    """How long an epoch takes, with the loading of its data and without evaluation.
+
+    Args:
+        work_dir: of a training that counts epochs.
+
+    Returns:
+        The mean time of an iteration, times those of an epoch; None before the first evaluation.
+    """
+    training, evaluations = read_logs(work_dir)
+    if not evaluations:
+        return None
+    last = max(evaluations)
+    times = [scalars['time'] for scalars in training.values()]
+    return sum(times) / len(times) * last / evaluations[last]['step']
+
+
 def _config(folder: Path) -> Config:
     """The config that a run has written, as far as it was written."""
     path = folder / 'vis_data' / 'config.py'

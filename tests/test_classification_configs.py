@@ -2,10 +2,12 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+from PIL import Image
 from slow_cases import slow_except
 
 from demo import CONFIGS
@@ -17,6 +19,7 @@ NAMES = sorted(
     for folder in ('imagenet', 'small')
     for file in (config_folder() / folder).glob('*.py')
 )
+FISH = [name for name in NAMES if name.rpartition('/')[2].startswith('fish')]
 IMAGENET = [name for name in NAMES if name.startswith('imagenet/')]
 # Of images and of numbers of classes; MNIST's images have one channel.
 ONE_OF_EACH_SIZE = (
@@ -58,12 +61,17 @@ DIFFERENCES = {
     'imagenet/fishnet150_stem-conv7x7_imagenet.py': {'model.backbone.stem': 'conv7x7'},
     'imagenet/fishnet150_stem-residual_imagenet.py': {'model.backbone.stem': 'residual'},
 }
-# Published for FishNet and FishNeXt, with 1000 classes.
+# With 1000 classes: of FishNet and FishNeXt as published, of DenseNet and ResNeXt torchvision's.
 PARAMETERS = {
     'imagenet/fishnet99_imagenet.py': 16_628_904,
     'imagenet/fishnet150_imagenet.py': 24_959_400,
     'imagenet/fishnet201_imagenet.py': 44_584_552,
     'imagenet/fishnext150_imagenet.py': 25_738_024,
+    'imagenet/densenet121_imagenet.py': 7_978_856,
+    'imagenet/densenet161_imagenet.py': 28_681_000,
+    'imagenet/densenet169_imagenet.py': 14_149_480,
+    'imagenet/densenet201_imagenet.py': 20_013_928,
+    'imagenet/resnext50-32x4d_imagenet.py': 25_028_904,
 }
 
 
@@ -101,15 +109,15 @@ def difference(name, other):
 
 @cache
 def build(name):
-    """The classifier of a config, on the meta device."""
+    """The classifier of a config, on the meta device where it can be built there."""
     cfg = load(name)
     # A copy, because the classifier adds the type to it.
     preprocessor = dict(cfg.data_preprocessor)
-    with torch.device('meta'):
+    with torch.device('cpu' if 'resnext' in name else 'meta'):
         return MODELS.build({**cfg.model, 'data_preprocessor': preprocessor}).eval()
 
 
-@pytest.mark.parametrize('name', slow_except(ONE_OF_EACH_SIZE, NAMES))
+@pytest.mark.parametrize('name', slow_except(ONE_OF_EACH_SIZE, FISH))
 def test_the_model_builds_and_scores_every_class_of_its_data(name):
     cfg = load(name)
     assert cfg.default_scope == 'mmpretrain'
@@ -143,10 +151,29 @@ def test_the_pipelines_and_evaluators_are_known_to_mmpretrain(name):
 
 
 def test_every_imagenet_config_is_listed():
-    assert set(DIFFERENCES) == set(IMAGENET)
+    assert set(DIFFERENCES) == set(IMAGENET) & set(FISH)
 
 
-@pytest.mark.parametrize('name', IMAGENET)
+@pytest.mark.parametrize('name', sorted(set(IMAGENET) - set(FISH)))
+def test_what_fishnet_is_compared_with_differs_in_the_model_only(name):
+    found = difference(name, 'imagenet/fishnet150_imagenet.py')
+    assert {key.partition('.')[0] for key in found} == {'model'}
+
+
+@pytest.mark.parametrize(('depth', 'millions'), [(50, 25.5), (101, 44.5)])
+def test_the_papers_resnets_have_blocks_of_pre_activation(depth, millions):
+    pytest.importorskip('timm')
+    model = build(f'imagenet/preresnet{depth}_imagenet.py')
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+    order = []
+    block = model.backbone.timm_model.stages[1].blocks[1]
+    for name, module in block.named_children():
+        module.register_forward_hook(lambda *_, name=name: order.append(name))
+    assert model(torch.empty(1, 3, 224, 224, device='meta')).shape == (1, 1000)
+    assert order.index('norm1') < order.index('conv1') < order.index('norm2')
+
+
+@pytest.mark.parametrize('name', sorted(set(IMAGENET) & set(FISH)))
 def test_a_config_differs_from_fishnet150_only_as_listed(name):
     assert difference(name, 'imagenet/fishnet150_imagenet.py') == DIFFERENCES[name]
 
@@ -170,13 +197,16 @@ def test_the_recipe_of_imagenet_is_that_of_the_release():
     assert cfg.train_dataloader.dataset.split == 'train'
     assert cfg.val_dataloader.dataset.split == 'val'
 
-    load_image, crop, flip, light, pack = cfg.train_dataloader.dataset.pipeline
+    load_image, crop, flip, to_float, light, pack = cfg.train_dataloader.dataset.pipeline
     assert (load_image.type, pack.type) == ('LoadImageFromFile', 'PackInputs')
+    assert to_float.dtype == 'float32'
     assert crop == dict(
         type='RandomResizedCrop',
         scale=224,
         crop_ratio_range=(0.08, 1.0),
         aspect_ratio_range=(3 / 4, 4 / 3),
+        backend='pillow',
+        interpolation='bilinear',
     )
     assert flip == dict(type='RandomFlip', prob=0.5, direction='horizontal')
     # 0.1 on images from 0 to 1 is 25.5 on those from 0 to 255.
@@ -184,13 +214,25 @@ def test_the_recipe_of_imagenet_is_that_of_the_release():
     assert light.eigval == [0.2175, 0.0188, 0.0045]
 
 
+def test_images_are_made_smaller_as_the_release_did_with_pil():
+    """A stripe of each pixel: smoothed it is grey, and OpenCV's bilinear would pick some pixels."""
+    cfg = load('imagenet/fishnet150_imagenet.py')
+    stripes = np.zeros((896, 896, 3), np.uint8)
+    stripes[:, ::4] = 200
+    _, resize, crop, _ = map(TRANSFORMS.build, cfg.test_dataloader.dataset.pipeline)
+    image = crop(resize(dict(img=stripes)))['img']
+    expected = Image.fromarray(stripes).resize((256, 256), Image.Resampling.BILINEAR)
+    assert (image == np.asarray(expected)[16:240, 16:240]).all()
+    assert np.abs(image.astype(float) - 50).max() < 25
+    assert TRANSFORMS.build(cfg.train_dataloader.dataset.pipeline[1]).backend == 'pillow'
+
+
 def test_lighting_brightens_a_bright_image_beyond_white_without_wrapping_around():
     pipeline = load('imagenet/fishnet150_imagenet.py').train_dataloader.dataset.pipeline
-    assert pipeline[0].to_float32
-    light = TRANSFORMS.build(pipeline[3])
-    white = torch.full((4, 4, 3), 254.0).numpy()
+    to_float, light = map(TRANSFORMS.build, pipeline[3:5])
+    white = np.full((4, 4, 3), 254, np.uint8)
     changes = torch.stack(
-        [torch.from_numpy(light(dict(img=white))['img'])[0, 0] - 254 for _ in range(500)]
+        [torch.from_numpy(light(to_float(dict(img=white)))['img'])[0, 0] - 254 for _ in range(500)]
     )
     assert changes.max() > 1
     assert changes.abs().max() < 60
@@ -202,7 +244,7 @@ def test_lighting_brightens_a_bright_image_beyond_white_without_wrapping_around(
 
 def test_lighting_moves_red_and_blue_as_in_alexnets_table():
     """Its second component, for R, G and B: 0.7192, -0.0045, -0.6948; images are loaded as BGR."""
-    light = load('imagenet/fishnet150_imagenet.py').train_dataloader.dataset.pipeline[3]
+    light = load('imagenet/fishnet150_imagenet.py').train_dataloader.dataset.pipeline[4]
     assert not light.to_rgb
     blue, green, red = light.eigvec
     assert (red[1], green[1], blue[1]) == (0.7192, -0.0045, -0.6948)
@@ -236,14 +278,15 @@ def test_the_small_networks_take_images_of_56_and_end_at_7_after_three_stages(na
 def test_the_small_configs_train_and_test_on_what_their_names_say(data):
     cfg = load(f'small/fishnet55_{data}.py')
     train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
-    assert train.type.lower() == test.type.lower() == data.replace('_', '')
+    assert train.type == test.type
+    assert train.type.removeprefix('mmfish.').lower() == data.replace('_', '')
     assert train.data_root.rstrip('/') == test.data_root.rstrip('/') == f'data/{data}'
     assert (train.split, test.split) == ('train', 'test')
     # MMPretrain's MNIST chooses the files by test_mode, not by split.
     assert 'mnist' not in data or (test.test_mode and not train.get('test_mode'))
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128
     assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
-    assert cfg.train_cfg.max_epochs == 200
+    assert cfg.train_cfg.max_epochs == (10 if data == 'fashion_mnist' else 200)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-# FishNet-55 on small images as the reproduction has it (see mmfish/models/archs.py): 56x56 inputs
-# and a dense layer at the end. Its report names neither schedule nor augmentation: schedule, shifts
-# and flips are what MMPretrain has for CIFAR-10.
+# FishNet-55 on small images after a reproduction (see mmfish/models/archs.py): 56x56 inputs and a
+# dense layer at the end. The rest is what we would recommend: schedule, shifts and flips are what
+# MMPretrain has for CIFAR-10. The reproduction's own are in benchmarks/report/configs.
 _base_ = [
     'mmpretrain::_base_/schedules/cifar10_bs128.py',
     'mmpretrain::_base_/default_runtime.py',

@@ -1,11 +1,18 @@
-# The report has 88.6 % test accuracy.
+# The report has 88.6 % test accuracy. A fraction of the 200 epochs that CIFAR is given is enough.
 _base_ = './fishnet55_mnist.py'
 
 # Mean and deviation of the pixels of the training images.
 data_preprocessor = dict(mean=[72.94], std=[90.02])
 
 train_pipeline = [_base_.resize, _base_.shift, _base_.flip, _base_.pack]
-dataset = dict(type='FashionMNIST', data_root='data/fashion_mnist')
+dataset = dict(type='mmfish.FashionMNIST', data_root='data/fashion_mnist')
 train_dataloader = dict(dataset=dict(**dataset, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dataset)
 test_dataloader = val_dataloader
+
+max_epochs = 10
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=1, end=max_epochs, convert_to_iter_based=True),
+]

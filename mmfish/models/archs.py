@@ -17,7 +17,8 @@ Of a part with several stages, each tuple lists its stages in the order in which
 Where the numbers come from:
 
 - FishNet-99, -150 and -201: the released code. The paper's section 4 gives their depths only.
-- FishNeXt-150: FishNet-150 with the groups that the paper calls "4d".
+- FishNeXt-150: FishNet-150 with the groups that the paper calls "4d". ``expansion=2`` is OUR
+  INFERENCE: with it the parameters come to 25.7M, and the paper has 26.2M.
 - FishNet-77 and -55: a reproduction on images of 56x56. FishNet-77 is FishNet-99 with all channels
   divided by four. FishNet-55 has them divided by eight, and two stages in each part. In its report
   the last head stage has 48 channels; here it has the 80 that the concatenation brings together.

@@ -252,11 +252,13 @@ class FishNet(BaseModule):
         down_sample: 'max2' (2x2 max-pooling), 'max3' (3x3 with stride 2), 'avg2' (2x2 average), or
             'conv' (BN-ReLU-1x1 with stride 2), in tail and head (table 2). Defaults to 'max2'.
         dilation: the 3x3 convolutions of 'none', 'body' or 'body+head' are dilated, by 1 at the
-            smallest size and twice that for each doubling (section 4.3). Defaults to 'body'.
+            smallest size and twice that for each doubling (section 4.3). That those of the head
+            grow likewise is our inference. Defaults to 'body'.
         stem: 'conv3x3' (three of them, as released), 'conv7x7' (that of ResNet) or 'residual' (two
-            residual blocks instead of it, section 4.3), each followed by 3x3 max-pooling; or
-            'small', the three 3x3s without stride or pooling, for images of 56x56 and less: level
-            i then has stride 2**i. Defaults to 'conv3x3'.
+            residual blocks instead of it, section 4.3; that they are ResNet's basic blocks, the
+            first with stride 2, is our inference), each followed by 3x3 max-pooling; or 'small',
+            the three 3x3s without stride or pooling, for images of 56x56 and less: level i then
+            has stride 2**i. Defaults to 'conv3x3'.
         init_cfg: how to initialise. Defaults to N(0, sqrt(2 / (k * k * c_out))) for convolutions.
 
     Attributes:

@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
+import benchmarks.report
 from benchmarks.check_configs import experiments
 from benchmarks.paper_tables import (
     FROM_RUNS,
@@ -30,15 +31,15 @@ MASK, BOX = 'mask_rcnn_fishnet150_fpn_coco', 'faster_rcnn_fishnet150_fpn_coco'
 
 
 def test_every_run_of_ours_has_a_config():
-    ours = {path.stem for path in experiments(config_folder())}
+    folders = config_folder(), Path(benchmarks.report.__file__).parent / 'configs'
+    ours = {path.stem for folder in folders for path in experiments(folder)}
     runs = {
         run
         for table in load_published()['tables'].values()
         for row in table['rows']
         for run in row['runs']
     }
-    # The others are MMPretrain's.
-    assert {run for run in runs if '_in1k' not in run} <= ours
+    assert runs <= ours
 
 
 def coco(ap: float, kinds=('bbox', 'segm')) -> dict[str, float]:
@@ -248,6 +249,40 @@ class TestTables:
         assert parameters.measured == 24.9594
         assert str(error) == '22.21* (21.93)'  # its config has no schedule, so it may be unfinished
 
+    def test_a_change_of_the_error_is_that_of_two_runs(self, tmp_path):
+        folder = tmp_path / 'fishnet150_imagenet'
+        write_test(folder, '1', 100, {'accuracy/top1': 78.0}, total=100)
+        (table,) = paper_tables(tmp_path, ['Dilation and stem'])
+        cell = table.rows['dilation in the body, against none'][0]
+        assert (cell.published, cell.measured, cell.finished) == (-0.13, None, False)
+        folder = tmp_path / 'fishnet150_dilation-none_imagenet'
+        write_test(folder, '1', 100, {'accuracy/top1': 77.9}, total=100)
+        (table,) = paper_tables(tmp_path, ['Dilation and stem'])
+        cell = table.rows['dilation in the body, against none'][0]
+        assert cell.measured == pytest.approx(-0.1)
+        assert cell.finished
+        assert str(table.rows['dilation in body and head, against none'][0]) == 'not run (0.1)'
+
+    def test_small_networks_have_seconds_per_epoch_and_keras_count_of_parameters(self, tmp_path):
+        lines = [
+            dict(loss=1.0, time=0.01, epoch=1, iter=100, step=100),
+            dict(loss=1.0, time=0.03, epoch=1, iter=200, step=200),
+            {'accuracy/top1': 88.0, 'step': 1},
+        ]
+        folder = tmp_path / 'report_fishnet55_fashion_mnist'
+        write_training(folder, '1', 1, metrics=lambda _: {'accuracy/top1': 88.0})
+        (folder / '1/vis_data').mkdir()
+        log = ''.join(json.dumps(line) + '\n' for line in lines)
+        (folder / '1/vis_data/scalars.json').write_text(log)
+        (table,) = paper_tables(tmp_path, ['Table 4 of the report'])
+        parameters, accuracy, seconds, *cifar = table.rows['FishNet-55']
+        assert parameters.measured == 0.118752
+        assert str(accuracy) == '**88.0*** (88.6, -0.6)'
+        assert seconds.measured == pytest.approx(4.0)
+        assert [str(cell) for cell in cifar] == ['not run (70.1)', 'not run (48.3)']
+        counts = {name: cells[0] for name, cells in table.rows.items()}
+        assert all(count.difference == 0 for count in counts.values())
+
     def test_parameters_of_every_row_are_counted(self, tmp_path):
         (table,) = paper_tables(tmp_path, ['Table 2'])
         millions = [round(cells[0].measured, 2) for cells in table.rows.values()]
@@ -281,8 +316,10 @@ class TestPublished:
     def test_every_column_is_of_a_known_unit_and_run(self):
         for table in load_published()['tables'].values():
             for column in table['columns']:
-                assert column['unit'] in {*FROM_RUNS, 'parameters', 'memory', 'memory ratio'}
-                assert ('metric' in column) is (column['unit'] in FROM_RUNS)
+                measured = {*FROM_RUNS, 'change of error'}
+                computed = {'parameters', 'parameters and statistics', 'memory', 'memory ratio'}
+                assert column['unit'] in measured | computed | {'seconds'}
+                assert ('metric' in column) is (column['unit'] in measured)
                 runs = [row['runs'] for row in table['rows'] if row['runs']]
                 assert all(column.get('run', 0) < len(names) for names in runs)
 

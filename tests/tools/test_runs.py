@@ -115,6 +115,25 @@ def test_each_process_of_a_training_leaves_a_record(trained):
     assert (run.metrics, run.finished) == (second['metrics'], True)
 
 
+def test_results_are_written_for_a_server_that_has_the_annotations(trained, shapes, tmp_path):
+    """The overrides of docs/reproduce.md for COCO's test-dev."""
+    content = json.loads((shapes / 'annotations/instances_val2017.json').read_text())
+    del content['annotations']
+    ann_file = tmp_path / 'image_info_test-dev2017.json'
+    ann_file.write_text(json.dumps(content))
+    run(
+        *(sys.executable, TOOLS / 'test.py', CONFIG, trained[0] / 'iter_4.pth'),
+        *('--data-root', shapes, '--work-dir', tmp_path / 'work', '--cfg-options', *SMALL),
+        f'test_dataloader.dataset.ann_file={ann_file}',
+        f'test_evaluator.ann_file={ann_file}',
+        'test_evaluator.format_only=True',
+        f'test_evaluator.outfile_prefix={tmp_path}/test-dev',
+    )
+    found = json.loads((tmp_path / 'test-dev.segm.json').read_text())
+    assert {result['image_id'] for result in found} <= {i['id'] for i in content['images']}
+    assert all({'category_id', 'score', 'segmentation'} <= result.keys() for result in found)
+
+
 def test_a_missing_data_set_ends_with_one_sentence(tmp_path, monkeypatch):
     tool = str(TOOLS / 'train.py')
     data, work = tmp_path / 'nowhere', tmp_path / 'work'

@@ -1,0 +1,8 @@
+_base_ = './recipe.py'
+
+model = dict(
+    backbone=dict(
+        type='mmfish.ReportFishNet', arch='fishnet55', last_channels=48, init_cfg=_base_.glorot
+    ),
+    head=dict(type='mmfish.ReportHead', num_classes=10, in_channels=80, feat_size=14),
+)

@@ -1,0 +1,4 @@
+_base_ = ['./_base_/fishnet55.py', './_base_/cifar100.py']
+
+model = dict(head=dict(num_classes=100))
+data_preprocessor = dict(num_classes=100)

@@ -1,0 +1,1 @@
+_base_ = ['./_base_/mlp.py', './_base_/fashion_mnist.py']

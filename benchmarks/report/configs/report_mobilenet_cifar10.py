@@ -1,0 +1,1 @@
+_base_ = ['./_base_/mobilenet.py', './_base_/cifar10.py']

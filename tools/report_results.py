@@ -1,0 +1,45 @@
+"""The reproduction report's experiments, as run here: `python tools/report_results.py`."""
+
+import argparse
+from pathlib import Path
+
+import mmfish.notices  # noqa: F401  first: without it the imports below print notices
+from benchmarks.report.results import draw_curves, records, table, write_records
+from mmfish.cli import run_tool
+
+# What is drawn together: as figures 3 and 4 of the report, and as figures 5 and 6.
+FIGURES = {
+    'ends': {'report_fishnet55_{}': 'dense end', 'report_fishnet55-conv_{}': 'convolutional end'},
+    'sizes': {'report_fishnet55_{}': 'FishNet-55', 'report_fishnet77_{}': 'FishNet-77'},
+}
+
+
+def main() -> None:
+    """Read the command line and the logs, write the records, draw and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--work-dirs',
+        type=Path,
+        default=Path('work_dirs'),
+        help='folder with a folder for each run: the name of its config, or that with _seed1, ... '
+        '(%(default)s)',
+    )
+    parser.add_argument(
+        '--data', default='fashion_mnist', choices=('fashion_mnist', 'cifar10', 'cifar100')
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/report'), help='folder to write (%(default)s)'
+    )
+    args = parser.parse_args()
+    runs = records(args.work_dirs, args.data)
+    write_records(runs, args.out / f'{args.data}.json')
+    for name, labels in FIGURES.items():
+        labels = {config.format(args.data): label for config, label in labels.items()}
+        if labels.keys() <= {run['config'] for run in runs}:
+            draw_curves(runs, labels, args.out / f'{args.data}_{name}.png')
+    print(table(runs))
+    print(f'\nWritten to {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
