@@ -13,7 +13,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from benchmarks.check_configs import experiments
 from benchmarks.complexity import build_model, complexity, parameter_count
 from benchmarks.memory import activation_memory
 from demo.markdown import fill_page, markdown_table
@@ -38,14 +37,14 @@ STATE = 3 * 4  # bytes for each parameter: the parameter, its gradient and its m
 
 
 def imagenet_table(folder: Path) -> str:
-    """Hours and memory of the classifiers, in Markdown.
+    """Hours and memory of FishNet's classifiers, in Markdown.
 
     Args:
         folder: with their configs.
     """
     rows = []
     reference = _held(_classifier(RESNET50), 32, 224, 224)
-    for path in experiments(folder):
+    for path in sorted(folder.glob('fish*.py')):
         epochs = Config.fromfile(path).train_cfg.max_epochs
         model = _classifier(str(path))
         held = _held(model, 32, 224, 224)

@@ -111,9 +111,10 @@ def difference(name, other):
 def build(name):
     """The classifier of a config, on the meta device where it can be built there."""
     cfg = load(name)
+    # A copy, because the classifier adds the type to it.
+    preprocessor = dict(cfg.data_preprocessor)
     with torch.device('cpu' if 'resnext' in name else 'meta'):
-        # Building adds a type to the preprocessor's settings.
-        return MODELS.build({**cfg.model, 'data_preprocessor': {**cfg.data_preprocessor}}).eval()
+        return MODELS.build({**cfg.model, 'data_preprocessor': preprocessor}).eval()
 
 
 @pytest.mark.parametrize('name', slow_except(ONE_OF_EACH_SIZE, FISH))

@@ -16,6 +16,7 @@ from benchmarks.complexity import parameter_count
 from benchmarks.published import load_published
 from demo.logs import read_logs, seconds_per_epoch
 from demo.markdown import markdown_table
+from mmfish.engine.records import RECORD
 from mmfish.errors import MissingDataError
 
 
@@ -31,8 +32,9 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
         For each run with an evaluation: ``config``, ``seed``, ``epochs`` (done) and ``of``;
         ``parameters`` with BatchNorm's statistics; ``seconds`` of an epoch without evaluation,
         ``cpu_seconds`` likewise (`CPUTimeHook`), and ``loading``, the share that the images take
-        until they are a batch; and by epoch the training ``loss`` and ``training_accuracy``, and
-        the test ``accuracy``, in %.
+        until they are a batch; by epoch the training ``loss`` and ``training_accuracy``, and the
+        test ``accuracy``, in %; ``commit``, ``versions`` and ``machine`` of the last process
+        (`mmfish.engine.RecordHook`).
 
     Raises:
         MissingDataError: there is none.
@@ -47,6 +49,8 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
         with torch.device('meta'):
             model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
         seconds = seconds_per_epoch(folder)
+        processes = [json.loads(path.read_text()) for path in folder.glob(f'*/{RECORD}')]
+        process = max(processes, key=lambda record: record['started'])
         time = _mean(training, 'time')
         found.append(
             dict(
@@ -61,6 +65,7 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
                 loss=_by_epoch(training, 'loss'),
                 training_accuracy=_by_epoch(training, 'accuracy_top-1'),
                 accuracy=[e['accuracy/top1'] for _, e in sorted(evaluations.items())],
+                **{name: process[name] for name in ('commit', 'versions', 'machine')},
             )
         )
     if not found:

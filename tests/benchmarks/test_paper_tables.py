@@ -269,6 +269,7 @@ class TestTables:
         (table,) = paper_tables(tmp_path, ['Dilation and stem'])
         cell = table.rows['dilation in the body, against none'][0]
         assert cell.measured == pytest.approx(-0.1)
+        assert cell.finished
         assert str(table.rows['dilation in body and head, against none'][0]) == 'not run (0.1)'
 
     def test_small_networks_have_seconds_per_epoch_and_keras_count_of_parameters(self, tmp_path):
@@ -278,10 +279,10 @@ class TestTables:
             {'accuracy/top1': 88.0, 'step': 1},
         ]
         folder = tmp_path / 'report_fishnet55_fashion_mnist'
-        write_training(folder, '1', 1, lambda ap: {'accuracy/top1': 88.0})
-        log = folder / '1/vis_data/scalars.json'
-        log.parent.mkdir()
-        log.write_text('\n'.join(map(json.dumps, lines)))
+        write_training(folder, '1', 1, metrics=lambda _: {'accuracy/top1': 88.0})
+        (folder / '1/vis_data').mkdir()
+        log = ''.join(json.dumps(line) + '\n' for line in lines)
+        (folder / '1/vis_data/scalars.json').write_text(log)
         (table,) = paper_tables(tmp_path, ['Table 4 of the report'])
         parameters, accuracy, seconds, *cifar = table.rows['FishNet-55']
         assert parameters.measured == 0.118752

@@ -164,6 +164,7 @@ def test_a_run_becomes_a_record_a_row_and_curves(tmp_path):
     assert (one['config'], one['seed'], other['seed']) == ('report_fishnet55_fashion_mnist', 0, 1)
     assert (one['epochs'], one['of'], one['parameters']) == (2, 2, 118_752)
     assert len(one['loss']) == len(one['training_accuracy']) == len(one['accuracy']) == 2
+    assert {'commit', 'versions', 'machine'} < one.keys()
     # With five images a lone batch is an epoch.
     assert 0 < one['seconds'] < 60
     assert 0 < one['cpu_seconds'] < 60
