@@ -8,6 +8,7 @@ plain ``type='FishNet'`` work once mmfish has been imported.
 
 import mmfish.whole_stack  # noqa: F401  # isort: skip
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from mmengine.model import PretrainedInit
@@ -22,9 +23,16 @@ from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZER
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfish', locations=['mmfish.models'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfish', locations=['mmfish.engine'])
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='mmfish',
+    locations=['mmfish.engine', 'mmfish.engine.records'],
+)
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmfish', locations=['mmfish.engine'])
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmfish', locations=['mmfish.engine'])
+METRICS = Registry(
+    'metric', parent=MMENGINE_METRICS, scope='mmfish', locations=['mmfish.engine.metrics']
+)
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmfish', locations=['mmfish.engine'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='mmfish', locations=['mmfish.datasets']
@@ -91,10 +99,12 @@ def publish() -> None:
     """Add the components of mmfish to MMEngine's root registries under their plain names.
 
     No name is added that another package has in a registry of its own, because a plain name must
-    stand for the same component before and after ``import mmfish``.
+    stand for the same component before and after ``import mmfish``. What is imported when it is
+    first used, such as `mmfish.engine.records`, has its name with the scope alone.
     """
+    for module in ('mmfish.models', 'mmfish.engine'):
+        import_module(module)
     for registry in (MODELS, HOOKS, LOOPS):
-        registry.import_from_location()
         for name, component in registry.module_dict.items():
             if name not in NOT_PUBLISHED and name not in registry.parent.module_dict:
                 registry.parent.register_module(name=name, module=component)

@@ -127,6 +127,18 @@ assert 'FishNet' in new and 'FrozenBN' not in new, new
 """)
 
 
+def test_import_mmfish_leaves_the_packages_that_print_notices_until_they_are_used(run):
+    run("""
+import mmfish
+from mmengine.registry import HOOKS, METRICS
+
+noisy = {'mmdet.datasets', 'mmdet.evaluation', 'mmpretrain.datasets'}
+assert not noisy & sys.modules.keys()
+assert HOOKS.get('mmfish.RecordHook') and METRICS.get('mmfish.BoxAreaCocoMetric')
+assert noisy & sys.modules.keys()
+""")
+
+
 def test_frozen_bn_is_mmdetections_without_the_scope_and_ours_with_it(run):
     run(f"""
 {REGISTRIES}

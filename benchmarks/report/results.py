@@ -34,7 +34,7 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
         ``cpu_seconds`` likewise (`CPUTimeHook`), and ``loading``, the share that the images take
         until they are a batch; by epoch the training ``loss`` and ``training_accuracy``, and the
         test ``accuracy``, in %; ``commit``, ``versions`` and ``machine`` of the last process
-        (`mmfish.engine.RecordHook`).
+        (`mmfish.engine.records.RecordHook`).
 
     Raises:
         MissingDataError: there is none.

@@ -1,4 +1,8 @@
-"""Training and testing: hooks and runners, the steps of a run, and fault tolerance."""
+"""Training and testing: hooks and runners, the steps of a run, and fault tolerance.
+
+Not imported with it are the metrics and the records of runs, because they take MMDetection's and
+MMPretrain's own, which take seconds to import and print notices.
+"""
 
 import mmfish.whole_stack  # noqa: F401
 from mmfish.engine.fault_tolerance.resuming import (
@@ -9,18 +13,14 @@ from mmfish.engine.fault_tolerance.resuming import (
 from mmfish.engine.fault_tolerance.saving import AtomicCheckpointHook
 from mmfish.engine.fault_tolerance.stopping import StopHook
 from mmfish.engine.hooks import CheckWeightsHook, FuseHook, StopGradClipHook
-from mmfish.engine.metrics import BoxAreaCocoMetric
-from mmfish.engine.records import RecordHook
 from mmfish.engine.runners import ChannelsLastRunner
 
 __all__ = [
     'AtomicCheckpointHook',
     'AverageStatisticsHook',
-    'BoxAreaCocoMetric',
     'ChannelsLastRunner',
     'CheckWeightsHook',
     'FuseHook',
-    'RecordHook',
     'ResumableTrainLoop',
     'ResumeHook',
     'StopGradClipHook',

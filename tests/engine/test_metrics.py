@@ -10,7 +10,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmfish.engine import BoxAreaCocoMetric
+from mmfish.engine.metrics import BoxAreaCocoMetric
 
 
 @pytest.fixture(scope='module')

@@ -24,8 +24,8 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from mmfish.engine import BoxAreaCocoMetric, RecordHook
-from mmfish.engine.records import RECORD, compare
+from mmfish.engine.metrics import BoxAreaCocoMetric
+from mmfish.engine.records import RECORD, RecordHook, compare
 
 TOOL = str(Path(__file__).parents[2] / 'tools' / 'coco_ap.py')
 
