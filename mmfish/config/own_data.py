@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mmdet.datasets.transforms
-from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset, ReIDDataset
 from mmdet.datasets.base_video_dataset import BaseVideoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.models.roi_heads.bbox_heads import MultiInstanceBBoxHead
@@ -102,7 +102,7 @@ def own_data(
     remote = '://' in root or any(is_remote(dataset) for dataset, _ in found)
     own = fraction is None and _has_own_layout(cfg, root)
     if not own and not remote:
-        _refuse_videos(cfg)
+        _refuse_other_tasks(cfg)
     if not boxes or remote or own:
         if fraction is not None:
             raise UsageError(
@@ -181,13 +181,15 @@ def _has_classes(file: str, dataset: ConfigDict, kind: type[CocoDataset]) -> boo
     return known == categories or (kind is CocoPanopticDataset and set(known) == set(categories))
 
 
-def _refuse_videos(cfg: Config) -> None:
+def _refuse_other_tasks(cfg: Config) -> None:
+    tasks = {BaseVideoDataset: 'videos', ReIDDataset: 'persons to be told apart'}
     for _, kind in data_sets(cfg):
-        if isinstance(kind, type) and issubclass(kind, BaseVideoDataset):
-            raise UsageError(
-                f'--data-root: {_name(cfg)} is for videos ({kind.__name__}), which the folder does '
-                "not have as that data set does: take a detector's config for images"
-            )
+        for other, what in tasks.items():
+            if isinstance(kind, type) and issubclass(kind, other):
+                raise UsageError(
+                    f'--data-root: {_name(cfg)} is for {what} ({kind.__name__}), which the folder '
+                    "does not have as that data set does: take a detector's config for images"
+                )
 
 
 def _check_tasks(cfg: Config, splits: Mapping[str, Split], root: str) -> bool:

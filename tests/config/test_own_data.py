@@ -558,7 +558,13 @@ def test_segmentation_maps_in_the_place_of_the_config_stay(tmp_path):
     assert [head.num_classes for head in cfg.model.roi_head.mask_head] == [3] * 3
 
 
-def test_videos_are_refused(folder):
-    config = 'masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py'
-    with pytest.raises(UsageError, match='is for videos'):
+@pytest.mark.parametrize(
+    ('config', 'task'),
+    [
+        ('masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py', 'videos'),
+        ('reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py', 'persons to be told apart'),
+    ],
+)
+def test_other_tasks_are_refused(folder, config, task):
+    with pytest.raises(UsageError, match=f'is for {task}'):
         own_data(f'mmdet::{config}', folder)
