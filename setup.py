@@ -16,6 +16,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 # What travels inside the package, where OpenMIM and `mmfish.config_path` look for it.
 CARRIED = ('configs', 'tools', 'model-index.yml')
+# Each is a file in requirements/.
+EXTRAS = ('onedl', 'openmmlab', 'weights', 'convert', 'export', 'runtime', 'digits', 'dev')
 # The folders beside the package stay in the clone, and with them the tools that need one.
 NEEDS_THE_CLONE = re.compile(r'^from (benchmarks|demo)\b|\brequirements/', re.MULTILINE)
 
@@ -82,11 +84,5 @@ setup(
     include_package_data=True,
     zip_safe=False,
     cmdclass={'build_py': BuildWithMim},
-    extras_require={
-        name: requirements(name)
-        for name in (
-            *('onedl', 'openmmlab', 'weights', 'convert', 'export', 'runtime', 'digits'),
-            'dev',
-        )
-    },
+    extras_require={name: requirements(name) for name in EXTRAS},
 )

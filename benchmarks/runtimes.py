@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
-from openvino.preprocess import PrePostProcessor
 
 from mmfish.deploy import Detector
 from mmfish.deploy.runner import onnxruntime_session, openvino_model, prepare
+
+try:
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+except ImportError:  # PyTorch is measured without it
+    openvino = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Exported:
         profile = dict(openvino=self._profile_openvino, onnxruntime=self._profile_onnxruntime)
         return profile[self.runtime](image)
 
-    def _compiled(self, **options: Any) -> openvino.CompiledModel:
+    def _compiled(self, **options: Any) -> 'openvino.CompiledModel':
         model = openvino.Core().read_model(self.file)
         if self.image.ndim == 4:
             # Levels in the precision in which they are computed, as within a detector. With an

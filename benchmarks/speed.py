@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, partial
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -216,7 +217,7 @@ def benchmark(
         The figures of each network.
 
     Raises:
-        UsageError: there is no such network or device, or nothing to measure.
+        UsageError: there is no such network, device or runtime, or nothing to measure.
     """
     sizes = setting.batch, rounds, setting.height, setting.width, setting.threads
     if min(sizes) < 1:
@@ -226,6 +227,12 @@ def benchmark(
         )
     if setting.step == 'exported' and (setting.batch != 1 or device != 'cpu'):
         raise UsageError('exported files are measured on the CPU with one image at a time')
+    missing = [name for name in ('onnx', *RUNTIMES) if find_spec(name) is None]
+    if setting.step == 'exported' and missing:
+        raise UsageError(
+            f'exported files are measured with the packages onnx, {" and ".join(RUNTIMES)}: '
+            f'`pip install {" ".join(missing)}`'
+        )
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise UsageError(f'torch {torch.__version__} finds no GPU for --device {device}: use cpu')
     builders = _builders(setting)

@@ -29,6 +29,10 @@ LAZY = dict(
 )
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY})
+
+
 def __getattr__(name: str) -> object:
     if name in LAZY:
         return getattr(import_module(LAZY[name]), name)

@@ -193,3 +193,7 @@ def run(tmp_path_factory):
         assert result.returncode == 0, result.stderr
 
     return run_
+
+
+def test_what_mmfish_offers_is_listed():
+    assert set(mmfish.__all__) <= set(dir(mmfish))

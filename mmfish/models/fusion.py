@@ -122,10 +122,14 @@ class SplitBlocks(nn.Module):
         self.k = c_in // c_out
         sums = torch.eye(c_out).repeat_interleave(self.k, 1)
         self.register_buffer('sums', sums[:, :, None, None])
-        bn1, bn2 = self.first.bn1, self.first.bn2
-        self.splits = _is_fixed(bn1) and _is_fixed(bn2) and bn1.weight is not None
+        self.splits = (
+            isinstance(self.first, Bottleneck)  # and not what `fuse` has made of one
+            and _is_fixed(self.first.bn1)
+            and _is_fixed(self.first.bn2)
+            and self.first.bn1.weight is not None
+        )
         if self.splits:
-            self.conv1 = fuse_conv_bn_eval(self.first.conv1, bn2)
+            self.conv1 = fuse_conv_bn_eval(self.first.conv1, self.first.bn2)
 
     def forward(self, x: Tensor | Concatenated) -> Tensor:
         """As `Blocks`."""

@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 from slow_cases import slow_except
 from torch import nn
 
+from benchmarks import speed
 from benchmarks.speed import (
     RELEASED,
     Measurement,
@@ -145,6 +146,12 @@ def test_the_tool_measures_and_writes_csv(tmp_path):
 def test_an_invalid_size_is_named():
     with pytest.raises(argparse.ArgumentTypeError, match="expected HxW, as 800x1344, got '800'"):
         runpy.run_path('tools/benchmark.py')['_size']('800')
+
+
+def test_a_missing_runtime_is_named(monkeypatch):
+    monkeypatch.setattr(speed, 'find_spec', lambda name: None if name == 'openvino' else True)
+    with pytest.raises(UsageError, match='`pip install openvino`'):
+        benchmark(Setting(step='exported'))
 
 
 def test_an_unknown_network_is_named_with_the_known_ones():

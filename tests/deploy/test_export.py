@@ -245,6 +245,16 @@ def test_integers_that_cannot_be_had_are_refused(
         mmfish.export('checkpoint.pth', tmp_path / 'model.onnx', **options)
 
 
+@pytest.mark.parametrize(
+    ('name', 'message'), [('clip.mp4', 'got videos alone'), ('nowhere', 'there is no .*nowhere')]
+)
+def test_images_for_integers_are_looked_for_first(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, 'find_spec', lambda name: True)
+    (tmp_path / 'clip.mp4').touch()
+    with pytest.raises(UsageError, match=message):
+        mmfish.export('checkpoint.pth', tmp_path / 'model.onnx', int8=tmp_path / name)
+
+
 def test_a_backbone_is_exported_alone(tmp_path):
     net = FishNet('fishnet77', out_indices=(1, 3)).eval()
     file = mmfish.export(net, tmp_path / 'backbone.onnx')
@@ -289,6 +299,18 @@ def test_a_file_that_disagrees_is_not_left_behind(checkpoint, tmp_path):
     model.neck.register_forward_hook(differ)
     with pytest.raises(UsageError, match='disagrees with the model on an image of'):
         mmfish.export(model, tmp_path / 'model.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_gives_nan_is_not_left_behind(tmp_path):
+    class Net(nn.Module):
+        out_indices = (0,)
+
+        def forward(self, image):
+            return (image * (torch.nan if torch.onnx.is_in_onnx_export() else 1),)
+
+    with pytest.raises(UsageError, match='a level is off by nan'):
+        mmfish.export(Net(), tmp_path / 'model.onnx')
     assert not list(tmp_path.iterdir())
 
 

@@ -179,6 +179,12 @@ def test_what_comes_before_up_sampling_may_come_after(options, size, divisor):
     assert_same(net, split, torch.randn(1, 3, *size))
 
 
+def test_a_fused_network_stays_as_it_is_behind_up_sampling():
+    net = mmfish.fuse(with_statistics(FishNet(TINY)))
+    split = split_up_sampling(copy.deepcopy(net), 32)
+    assert_same(net, split, torch.randn(1, 3, 64, 96))
+
+
 def test_less_is_computed_before_up_sampling():
     def macs(net):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
