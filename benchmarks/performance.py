@@ -42,15 +42,16 @@ KEPT = {
     DETECTOR: DETECTORS,
 }
 TITLES = {INFERENCE: 'inference', TRAINING: 'training', DETECTOR: 'Mask R-CNN'}
-# Of exported files, by kind. Memory is measured in the first.
+# Of exported files, by kind: heights, widths and threads. Memory is measured in the first.
 SIZES = dict(
-    backbone=((800, 1344), (224, 224)), classifier=((224, 224),), detector=((800, 1344), (224, 224))
+    backbone=((800, 1344, 2), (800, 1344, 1), (224, 224, 2), (224, 224, 1)),
+    classifier=((224, 224, 2), (224, 224, 1)),
+    detector=((800, 1344, 2), (224, 224, 2), (224, 224, 1)),
 )
 EXPORTED = {
     kind: [
         Setting(kind, 'exported', height=height, width=width, threads=threads)
-        for height, width in sizes
-        for threads in (2, 1)
+        for height, width, threads in sizes
     ]
     for kind, sizes in SIZES.items()
 }
