@@ -162,8 +162,8 @@ def complexity_table(models: list[str], shape: tuple[int, int] = (224, 224)) -> 
         shape: (height, width) of the image in pixels.
 
     Returns:
-        One row for each. Archs are classifiers of 1000 classes, or of as many as the published
-        count is for; published operations are of 224x224 and shown for that size only.
+        One row for each. Archs are classifiers of 1000 classes, or of what ``published.json`` says;
+        published operations are of 224x224 and shown for that size only.
     """
     published = load_published()['complexity']['rows']
     head = ['model', 'parameters', 'published', 'convolutions, GMACs', 'with BN, ReLU, pooling']

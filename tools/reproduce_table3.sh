@@ -57,8 +57,9 @@ export TOOLS PARTITION GPUS GPUS_HERE DATA_ROOT FISHNET150 WORK_DIRS
 
 # has_result WORK_DIR: whether the last epoch was evaluated, at the end of training or by test.py.
 has_result() {
+    # A number: the record of a test without a result says that the metric was not measured.
     grep -qs '"coco/bbox_mAP":.*"step": 32\b' "$1"/*/vis_data/scalars.json ||
-        grep -qs '"coco/bbox_mAP":' "$1"/test/*/*.json
+        grep -qs '"coco/bbox_mAP": *[0-9]' "$1"/test/*/*.json
 }
 
 # cell NAME [arguments of tools/train.py]

@@ -1,14 +1,17 @@
 """Metrics: mask AP by size as MMDetection 1.x told the sizes, and what classifiers predict."""
 
 import csv
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation import CocoMetric
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
 
+from mmfish.atomic import write_atomically
 from mmfish.registry import METRICS
 
 # As many classes of each image as top-5 accuracy needs.
@@ -80,14 +83,17 @@ class ClassPredictions(BaseMetric):
     Its columns are ``image`` (the path, or the number in a data set that has no files), ``label``,
     and from the best class on ``class_1``, ``score_1`` and so on, up to five classes.
 
+    A file that cannot be written is a warning, for it must not cost the other metrics.
+
     Args:
         file: to be written.
+        **options: of MMEngine's BaseMetric: how the rows of all ranks are collected.
     """
 
     default_prefix = 'predictions'
 
-    def __init__(self, file: str | os.PathLike) -> None:
-        super().__init__()
+    def __init__(self, file: str | os.PathLike, **options: Any) -> None:
+        super().__init__(**options)
         self.file = file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -118,6 +124,17 @@ class ClassPredictions(BaseMetric):
         """
         columns = [f'{name}_{i + 1}' for i in range(TOP) for name in ('class', 'score')]
         columns = ['image', 'label', *columns][: len(results[0])]
-        with open(self.file, 'w', encoding='utf-8', newline='') as file:
-            csv.writer(file, lineterminator='\n').writerows([columns, *results])
+        try:
+            write_atomically(self.file, _csv([columns, *results]))
+        except OSError as error:
+            MMLogger.get_current_instance().warning(
+                f'The predictions could not be written to {self.file} '
+                f'({error.strerror or error}): make room there, and test the checkpoint again'
+            )
         return {}
+
+
+def _csv(rows: Iterable[Sequence]) -> bytes:
+    text = io.StringIO(newline='')
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue().encode()

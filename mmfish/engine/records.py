@@ -30,7 +30,7 @@ from mmpretrain.evaluation import Accuracy
 from mmfish.atomic import atomic_file, write_atomically
 from mmfish.checkpoints.loading import local_file
 from mmfish.config.paths import dicts
-from mmfish.engine.fault_tolerance.saving import POINTER
+from mmfish.engine.fault_tolerance.saving import newest_checkpoint
 from mmfish.engine.machine import describe_machine
 from mmfish.engine.metrics import ClassPredictions
 from mmfish.errors import CheckpointError
@@ -43,6 +43,8 @@ except ImportError:  # Windows
     resource = None
 
 RECORD = 'run_record.json'
+# Of files with predictions: `ClassPredictions`, and ``CocoMetric`` with what it converts itself.
+ENDINGS = ('.csv', '.gt.json', '.bbox.json', '.segm.json')
 # The schemes of MMEngine's that stand for addresses.
 ADDRESSES = {'torchvision://': get_torchvision_models, 'open-mmlab://': get_external_models}
 
@@ -52,10 +54,11 @@ class RecordHook(Hook):
     """Write ``run_record.json``, and in the end the predictions, beside the log of a process.
 
     That is in ``<work_dir>/<time of the start>``. A training writes the record when it begins,
-    after each validation and when it ends; a test when it ends. Predictions are kept of a test and
-    of the validation at the end of a training: ``CocoMetric``'s in COCO's results format, as
-    ``predictions.bbox.json.gz`` and ``predictions.segm.json.gz``, and those that MMPretrain's
-    ``Accuracy`` counts as ``predictions.csv.gz`` (`ClassPredictions`).
+    after each of its validations and when it ends; a test when it ends. A validation outside of a
+    training leaves none. Predictions are kept of a test and of the validation at the end of a
+    training: ``CocoMetric``'s in COCO's results format, as ``predictions.bbox.json.gz`` and
+    ``predictions.segm.json.gz``, and those that MMPretrain's ``Accuracy`` counts as
+    ``predictions.csv.gz`` (`ClassPredictions`).
 
     The fields of the record:
 
@@ -78,11 +81,13 @@ class RecordHook(Hook):
         self.clock = time.monotonic()
         self.gpu_memory = 0
         self.facts: dict[str, Any] = {}
+        self.training = False
         self.trained: dict[str, Any] | None = None
         self.metrics: dict[str, Any] = {}
         self.added: list[ClassPredictions] = []
         self.folder: tempfile.TemporaryDirectory | None = None
         self.prefixes: dict[str, str] = {}  # of files with predictions: the names in the record
+        self.earlier: dict[Path, int] = {}  # files of those names, and when they were written
         self.predictions: dict[str, str | None] = {}
 
     def before_run(self, runner: Runner) -> None:
@@ -109,6 +114,7 @@ class RecordHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Write the record of a training that has no result yet."""
+        self.training = True
         if is_main_process():
             self.facts['initial_weights'] = _hashes(_initial_weights(runner))
         self._note_training(runner)
@@ -116,19 +122,21 @@ class RecordHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Have the predictions kept if the training is over."""
-        if runner.iter >= runner.max_iters:
+        # To ask another runner for its iterations would make it build the loop of a training.
+        if self.training and runner.iter >= runner.max_iters:
             self._keep_predictions(runner.val_loop)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the record with the result so far."""
-        self._note_training(runner)
-        self._finish(runner, 'training', runner.val_loop, metrics)
+        if self.training:
+            self._note_training(runner)
+            self._finish(runner, 'training', runner.val_loop, metrics)
 
     def after_train(self, runner: Runner) -> None:
         """Write the record with the last checkpoint, and say how the result compares."""
         if is_main_process():
-            with contextlib.suppress(OSError):
-                last = Path(runner.work_dir, POINTER).read_text(encoding='utf-8').strip()
+            last = newest_checkpoint(Path(runner.work_dir))
+            if last:
                 self.facts['checkpoint'] = _hashes([last])
         self._write(runner, 'training')
         self._report(runner)
@@ -162,17 +170,23 @@ class RecordHook(Hook):
         evaluator = getattr(loop, 'evaluator', None)
         if type(evaluator) is not Evaluator:
             return  # others may give each of their metrics a data set of its own
+        known = [m for m in evaluator.metrics if isinstance(m, CocoMetric | Accuracy)]
+        if not known:
+            return
         self.folder = tempfile.TemporaryDirectory(prefix='mmfish')
-        for i, metric in enumerate(evaluator.metrics.copy()):
+        for i, metric in enumerate(known):
             name = f'predictions{i or ""}'
             prefix = f'{self.folder.name}/{name}'
             if isinstance(metric, CocoMetric):
                 metric.outfile_prefix = metric.outfile_prefix or prefix
                 self.prefixes[metric.outfile_prefix] = name
-            elif isinstance(metric, Accuracy):
-                self.added.append(ClassPredictions(f'{prefix}.csv'))
+            else:
+                # By files only where that works: machines need not share a folder.
+                ways = dict(collect_device=metric.collect_device, collect_dir=metric.collect_dir)
+                self.added.append(ClassPredictions(f'{prefix}.csv', **ways))
                 evaluator.metrics.append(self.added[-1])
                 self.prefixes[prefix] = name
+        self.earlier = {file: file.stat().st_mtime_ns for file, _ in self._files()}
 
     def _finish(
         self, runner: Runner, kind: str, loop: BaseLoop, metrics: dict[str, float] | None
@@ -192,20 +206,28 @@ class RecordHook(Hook):
             self.folder, self.prefixes, self.added = None, {}, []
         self._write(runner, kind)
 
+    def _files(self) -> list[tuple[Path, str]]:
+        """The files with predictions that there are, and their names in the record."""
+        files = [
+            (Path(prefix + ending), f'{name}{ending}.gz')
+            for prefix, name in self.prefixes.items()
+            for ending in ENDINGS
+        ]
+        return [(file, name) for file, name in files if file.is_file()]
+
     def _compress_predictions(self, folder: Path) -> None:
-        for prefix, name in self.prefixes.items():
-            for ending in ('.csv', '.gt.json', '.bbox.json', '.segm.json'):
-                if not Path(prefix + ending).is_file():
-                    continue
-                target = folder / f'{name}{ending}.gz'
-                with (
-                    open(prefix + ending, 'rb') as plain,
-                    atomic_file(target) as file,
-                    # Without name and time the same predictions have the same hash.
-                    gzip.GzipFile('', 'wb', compresslevel=6, fileobj=file, mtime=0) as packed,
-                ):
-                    shutil.copyfileobj(plain, packed)
-                self.predictions[target.name] = _sha256(target)
+        for source, name in self._files():
+            if self.earlier.get(source) == source.stat().st_mtime_ns:
+                continue  # of another run that the user gave the same ``outfile_prefix``
+            target = folder / name
+            with (
+                open(source, 'rb') as plain,
+                atomic_file(target) as file,
+                # Without name and time the same predictions have the same hash.
+                gzip.GzipFile('', 'wb', compresslevel=6, fileobj=file, mtime=0) as packed,
+            ):
+                shutil.copyfileobj(plain, packed)
+            self.predictions[name] = _sha256(target)
 
     def _write(self, runner: Runner, kind: str) -> None:
         ranks = all_gather_object(

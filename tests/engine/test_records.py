@@ -24,7 +24,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from mmfish.engine.metrics import BoxAreaCocoMetric
+from mmfish.engine.metrics import BoxAreaCocoMetric, ClassPredictions
 from mmfish.engine.records import RECORD, RecordHook, compare
 
 TOOL = str(Path(__file__).parents[2] / 'tools' / 'coco_ap.py')
@@ -159,6 +159,16 @@ def test_files_that_the_user_asked_for_stay_where_they_are(detect, tmp_path):
     assert runner.test_evaluator.metrics[0].outfile_prefix == str(tmp_path / 'mine')
 
 
+def test_what_an_earlier_run_left_under_the_same_name_is_not_taken_for_this_ones(detect, tmp_path):
+    for kind in ('segm', 'gt'):  # one that this run writes anew, and one that it does not write
+        (tmp_path / f'mine.{kind}.json').write_text('[]')
+    runner, _ = detect(CocoMetric, outfile_prefix=str(tmp_path / 'mine'))
+    kept = {f'predictions.{kind}.json.gz' for kind in ('bbox', 'segm')}
+    assert read(runner)['predictions'].keys() == kept
+    packed = Path(runner.log_dir, 'predictions.segm.json.gz').read_bytes()
+    assert gzip.decompress(packed) != b'[]'
+
+
 def test_the_evaluator_is_left_as_it_was(detect):
     runner, metrics = detect(CocoMetric)
     (metric,) = runner.test_evaluator.metrics
@@ -192,15 +202,21 @@ class Brightness(BaseModel):
         return samples
 
 
-def test_a_classifier_leaves_the_classes_of_each_image(tmp_path):
+def classify(work_dir, metric):
+    """A runner that tests a classifier."""
     runner = run(
-        tmp_path,
+        work_dir,
         Brightness(),
         test_dataloader=DataLoader(torch.arange(5.0), batch_size=2),
-        test_evaluator=[Accuracy(topk=(1, 5))],
+        test_evaluator=[metric],
         test_cfg=dict(),
     )
     runner.model.test_step = runner.model.forward
+    return runner
+
+
+def test_a_classifier_leaves_the_classes_of_each_image(tmp_path):
+    runner = classify(tmp_path, Accuracy(topk=(1, 5)))
     metrics = runner.test()
     packed = Path(runner.log_dir, 'predictions.csv.gz').read_bytes()
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
@@ -213,6 +229,33 @@ def test_a_classifier_leaves_the_classes_of_each_image(tmp_path):
     assert all(float(row['score_1']) > float(row['score_2']) for row in rows)
     assert list(read(runner)['predictions']) == ['predictions.csv.gz']
     assert len(runner.test_evaluator.metrics) == 1
+
+
+def test_the_classes_of_images_are_collected_as_the_accuracy_is(tmp_path, monkeypatch):
+    ways = []
+
+    class Watched(ClassPredictions):
+        def compute_metrics(self, results):
+            ways.append((self.collect_device, self.collect_dir))
+            return super().compute_metrics(results)
+
+    monkeypatch.setattr('mmfish.engine.records.ClassPredictions', Watched)
+    classify(tmp_path / 'cpu', Accuracy(collect_dir=str(tmp_path / 'shared'))).test()
+    classify(tmp_path / 'gpu', Accuracy(collect_device='gpu')).test()
+    assert ways == [('cpu', str(tmp_path / 'shared')), ('gpu', None)]
+
+
+def test_classes_of_images_that_cannot_be_written_cost_no_accuracy(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmfish.engine.metrics.write_atomically', full)
+    runner = classify(tmp_path, Accuracy())
+    metrics = runner.test()
+    record = read(runner)
+    assert (record['metrics'], record['predictions']) == (metrics, {})
+    log = next(Path(runner.log_dir).glob('*.log')).read_text()
+    assert 'The predictions could not be written to' in log
 
 
 class Line(BaseModel):
@@ -303,6 +346,23 @@ def test_a_tested_checkpoint_says_which_run_it_is_from(tmp_path):
     assert record['trained'] == dict(unit='epoch', done=1, of=2, name=name)
     sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     assert record['checkpoint'] == {checkpoint: sha256}
+
+
+def test_a_validation_alone_builds_no_training_and_leaves_no_record(tmp_path):
+    data = DataLoader(TensorDataset(torch.zeros(2, 1)))
+    runner = run(
+        tmp_path,
+        Line(),
+        train_dataloader=dict(dataset=dict(type='NeverBuilt')),
+        val_dataloader=data,
+        val_evaluator=[],
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        val_cfg=dict(),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+    )
+    runner.model.val_step = lambda batch: [{}]
+    runner.val()
+    assert list(tmp_path.rglob(RECORD)) == []
 
 
 def test_predictions_are_kept_of_the_last_validation_only(tmp_path):

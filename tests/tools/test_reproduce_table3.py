@@ -1,5 +1,6 @@
 """The six cells of table 3, with stand-ins for srun and python that record their arguments."""
 
+import json
 import os
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_finished_cells_are_skipped_and_cells_without_a_result_evaluated(reprodu
     tested.mkdir(parents=True)
     (tested / '20260102_000000.json').write_text(METRICS % 0)
     assert stopped not in cells(reproduce('local')[1], 'test')
+
+
+def test_a_test_that_measured_nothing_is_repeated(reproduce):
+    finish(reproduce.root, CELLS[0], step=31)
+    tested = reproduce.root / 'work_dirs' / CELLS[0] / 'test' / '20260102_000000'
+    tested.mkdir(parents=True)
+    record = dict(metrics={}, expected={'coco/bbox_mAP': 'not measured'})
+    (tested / 'run_record.json').write_text(json.dumps(record, indent=2))
+    assert CELLS[0] in cells(reproduce('local')[1], 'test')
 
 
 def test_a_failed_cell_is_not_evaluated_and_the_others_go_on(reproduce):

@@ -1,6 +1,7 @@
 # Condition B: the backbone has learned Fashion-MNIST, its BatchNorm and its stem are fixed, and the
-# rest is the paper's recipe (configs/_base_/schedule_32e.py) with half of its epochs, 40 iterations
-# each: warm-up in the first, clipping in the first (a sixteenth, as there), steps after 10 and 14.
+# rest is the schedule of table 3 (configs/_base_/mask_rcnn_fpn_coco.py) with half of its epochs, 40
+# iterations each: warm-up in the first (from 0.001 of the rate, there from 1/3), clipping in the
+# first (a sixteenth, as there), steps after 10 and 14.
 _base_ = './detector.py'
 
 fixed = dict(norm_cfg=dict(type='mmfish.FrozenBN'))
