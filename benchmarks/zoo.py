@@ -201,7 +201,7 @@ def zoo_tables(configs: Sequence[str], outcomes: Mapping[str, Outcomes]) -> dict
     families = {name: rows[name] for name in first}
     names: defaultdict[str, list[str]] = defaultdict(list)
     for name, row in rows.items():
-        names[_reason(row)].append(name.removesuffix('.py'))
+        names[_reason(name, row)].append(name.removesuffix('.py'))
     names.pop('', None)
     reasons = sorted(names, key=lambda reason: -len(names[reason]))
     return {
@@ -210,7 +210,7 @@ def zoo_tables(configs: Sequence[str], outcomes: Mapping[str, Outcomes]) -> dict
         'families': markdown_table(
             ['config', *COLUMNS, 'reason'],
             (
-                [name.removesuffix('.py'), *map(_cell, row.values()), _reason(row)]
+                [name.removesuffix('.py'), *map(_cell, row.values()), _reason(name, row)]
                 for name, row in families.items()
             ),
         ),
@@ -239,14 +239,15 @@ def _cell(outcome: str) -> str:
     return 'refused' if outcome.startswith(REFUSED) else 'failed'
 
 
-def _reason(row: Outcomes) -> str:
-    """Which columns did not pass, and why; '' if all did."""
+def _reason(config: str, row: Outcomes) -> str:
+    """Which columns did not pass, and why; '' if all did. Equal reasons are equal texts."""
     columns: defaultdict[str, list[str]] = defaultdict(list)
     for column, outcome in row.items():
         columns[outcome].append(column)
     columns.pop(PASSED, None)
     reasons = (f'{" and ".join(names)}: {outcome}' for outcome, names in columns.items())
-    return '; '.join(reasons).replace('|', '\\|')
+    text = '; '.join(reasons).replace(Path(config).name, 'the config')
+    return text.replace('|', '\\|')
 
 
 def _in_a_process(config: str, column: str, arch: str, data: str, limit: float) -> str:
