@@ -240,9 +240,9 @@ def test_the_classes_of_images_are_collected_as_the_accuracy_is(tmp_path, monkey
             return super().compute_metrics(results)
 
     monkeypatch.setattr('mmfish.engine.records.ClassPredictions', Watched)
-    classify(tmp_path / 'cpu', Accuracy(collect_dir=str(tmp_path / 'shared'))).test()
-    classify(tmp_path / 'gpu', Accuracy(collect_device='gpu')).test()
-    assert ways == [('cpu', str(tmp_path / 'shared')), ('gpu', None)]
+    for device in ('cpu', 'gpu'):
+        classify(tmp_path / device, Accuracy(collect_device=device)).test()
+    assert ways == [('cpu', None), ('gpu', None)]
 
 
 def test_classes_of_images_that_cannot_be_written_cost_no_accuracy(tmp_path, monkeypatch):
