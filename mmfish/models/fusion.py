@@ -22,6 +22,7 @@ from mmfish.models.norm import FrozenBN
 CONVS = (nn.Conv2d, Conv2d)
 
 
+@torch.no_grad()
 def fuse(model: nn.Module) -> nn.Module:
     """Copy a model for inference, with the same outputs to 1e-5.
 
@@ -135,10 +136,11 @@ class SplitBlocks(nn.Module):
         """As `Blocks`."""
         if not isinstance(x, Concatenated):
             return self.rest(self.first(x))
-        block, bn = self.first, self.first.bn1
+        block = self.first
         channels = int(x.small.shape[1])
         if not self.splits or channels % self.k:
             return self.rest(block(x.whole))
+        bn = block.bn1
 
         def part(feature: Tensor, which: slice, bias: Tensor | None) -> Tensor:
             # Slices of weights, unlike splits of them, are constants in an ONNX file.

@@ -1,5 +1,8 @@
 """A detector's exported files have its AP, and the file that comes with the demo keeps its own."""
 
+import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from benchmarks.exported import ap_table, average_precision, compare_exported, i
 from demo.demonstration import CONFIG
 from demo.shapes import CLASSES, PALETTE, make_shapes
 from mmfish.deploy import Detector
-from mmfish.engine.run import load_config, run_test, run_train
+from mmfish.engine.records import RECORD
 
 pytest.importorskip('onnxruntime')
 
@@ -42,16 +45,21 @@ def test_the_demos_file_has_the_ap_of_the_detector_it_was_made_of(data):
 def test_files_have_the_ap_of_the_detector_that_they_were_made_of(data, tmp_path):
     pytest.importorskip('openvino')
     iterations = 200  # enough for it to find something
-    options = {
-        'train_cfg.max_iters': iterations,
-        'train_cfg.val_interval': iterations,
-        'param_scheduler.1.T_max': iterations,
-        'default_hooks.checkpoint.interval': iterations,
-        'randomness.seed': 0,
-        'experiment_name': 'exported',
-    }
-    cfg = load_config(CONFIG, work_dir=str(tmp_path), data_root=str(data), cfg_options=options)
-    run_train(cfg)
+    options = [
+        f'train_cfg.max_iters={iterations}',
+        f'train_cfg.val_interval={iterations}',
+        f'param_scheduler.1.T_max={iterations}',
+        f'default_hooks.checkpoint.interval={iterations}',
+        'randomness.seed=0',
+    ]
+    command = [sys.executable, '-m', 'mmfish', 'train', CONFIG, '--data-root', data]
+    training = subprocess.run(
+        [*command, '--work-dir', tmp_path, '--cfg-options', *options],
+        cwd=DEMO.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert training.returncode == 0, training.stderr
     measured = compare_exported(tmp_path, data)
     print(f'\n{ap_table(measured)}')
     expected = measured['float32', 'PyTorch']
@@ -59,8 +67,8 @@ def test_files_have_the_ap_of_the_detector_that_they_were_made_of(data, tmp_path
     for (weights, runtime), ap in measured.items():
         if weights.startswith('float32') and 'bf16' not in runtime:
             assert ap == pytest.approx(expected, abs=1e-3)
-    # MMDetection's own evaluation comes to the same.
-    cfg = load_config(CONFIG, work_dir=str(tmp_path), data_root=str(data))
-    metrics = run_test(cfg, str(tmp_path / f'iter_{iterations}.pth'))
+    # MMDetection's own evaluation has come to the same.
+    (record,) = tmp_path.glob(f'*/{RECORD}')
+    metrics = json.loads(record.read_text())['metrics']
     for kind, ap in expected.items():
         assert metrics[f'coco/{kind}_mAP'] == pytest.approx(ap, abs=1e-3)
