@@ -24,7 +24,7 @@ DETECTORS = {
     'RetinaNet': 'retinanet/retinanet_r50_fpn_1x_coco.py',
     'FCOS': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
 }
-BACKBONES = ('fishnet77', 'fishnet150', 'ResNet-50')
+BACKBONES = ('fishnet77', 'ResNet-50')
 RUNTIMES = ('onnxruntime', 'openvino')
 SCALE = (416, 256)  # of the test pipelines, instead of (1333, 800): some minutes, not an hour
 HEAD = ['detector', 'backbone', 'runtime', 'picture', 'both', 'alone', 'boxes', 'scores', 'masks']
