@@ -1,9 +1,11 @@
 """Metrics: mask AP by size as MMDetection 1.x told the sizes, and what classifiers predict."""
 
+import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet.datasets.api_wrappers import COCOeval
@@ -124,14 +126,26 @@ class ClassPredictions(BaseMetric):
         """
         columns = [f'{name}_{i + 1}' for i in range(TOP) for name in ('class', 'score')]
         columns = ['image', 'label', *columns][: len(results[0])]
-        try:
+        with failure_is_a_warning('The predictions', self.file):
             write_atomically(self.file, _csv([columns, *results]))
-        except OSError as error:
-            MMLogger.get_current_instance().warning(
-                f'The predictions could not be written to {self.file} '
-                f'({error.strerror or error}): make room there, and test the checkpoint again'
-            )
         return {}
+
+
+@contextlib.contextmanager
+def failure_is_a_warning(what: str, where: str | Path) -> Iterator[None]:
+    """Go on where a result of a run cannot be written, and say so in its log.
+
+    Args:
+        what: is to be written, as the beginning of a sentence.
+        where: a file or a folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        MMLogger.get_current_instance().warning(
+            f'{what} could not be written to {where} ({error.strerror or error}): make room '
+            'there, and test the checkpoint again'
+        )
 
 
 def _csv(rows: Iterable[Sequence]) -> bytes:

@@ -1,6 +1,5 @@
 """What a run leaves so that others can judge its result without repeating it."""
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from mmfish.checkpoints.loading import local_file
 from mmfish.config.paths import dicts
 from mmfish.engine.fault_tolerance.saving import newest_checkpoint
 from mmfish.engine.machine import describe_machine
-from mmfish.engine.metrics import ClassPredictions
+from mmfish.engine.metrics import ClassPredictions, failure_is_a_warning
 from mmfish.errors import CheckpointError
 from mmfish.registry import HOOKS, pretrained_cfg
 from mmfish.stack import MODULES, folder, version
@@ -195,7 +194,7 @@ class RecordHook(Hook):
         self.metrics = dict(metrics or {})
         if self.folder:
             if is_main_process():
-                with _failure_is_a_warning(runner, 'The predictions'):
+                with failure_is_a_warning('The predictions', runner.log_dir):
                     self._compress_predictions(Path(runner.log_dir))
             for metric in loop.evaluator.metrics.copy():
                 if metric in self.added:
@@ -255,7 +254,7 @@ class RecordHook(Hook):
             **self.facts,
             config=cfg.pretty_text,
         )
-        with _failure_is_a_warning(runner, 'The record of the run'):
+        with failure_is_a_warning('The record of the run', runner.log_dir):
             text = json.dumps(record, indent=2, default=_plain)
             write_atomically(Path(runner.log_dir, RECORD), text.encode())
 
@@ -352,17 +351,6 @@ def _peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == 'darwin' else 1024 * peak
-
-
-@contextlib.contextmanager
-def _failure_is_a_warning(runner: Runner, what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        runner.logger.warning(
-            f'{what} could not be written to {runner.log_dir} ({error.strerror or error}): '
-            'make room there, and test the checkpoint again'
-        )
 
 
 def _plain(value: Any) -> Any:
