@@ -10,8 +10,10 @@ help: ## this list
 env: ## the environment in $(VENV): torch, the OpenMMLab stack, mmfish
 	@tools/setup_env.sh
 
+# A worker that dies is a failure: pytest-xdist can wait for ever for one that it has restarted.
 test: env ## the tests; PYTEST_ARGS='-m "not slow"' passes arguments to pytest
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--max-worker-restart 0 $(PYTEST_ARGS)
 
 test-openmmlab: ## the tests with the packages of OpenMMLab, in .venv-openmmlab
 	@$(MAKE) --no-print-directory test LINE=openmmlab VENV=.venv-openmmlab
