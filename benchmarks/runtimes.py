@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from mmfish.deploy import Detector
-from mmfish.deploy.runner import onnxruntime_session, openvino_model, prepare
+from mmfish.deploy.runner import (
+    onnxruntime_session,
+    openvino_core,
+    openvino_model,
+    prepare,
+)
 
 try:
     import openvino
@@ -71,7 +76,7 @@ class Exported:
         return profile[self.runtime](image)
 
     def _compiled(self, **options: Any) -> 'openvino.CompiledModel':
-        model = openvino.Core().read_model(self.file)
+        model = openvino_core().read_model(self.file)
         if self.image.ndim == 4:
             # Levels in the precision in which they are computed, as within a detector. With an
             # output in float32 OpenVINO keeps all sums that lead to it in float32.

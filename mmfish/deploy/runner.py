@@ -6,6 +6,7 @@ Nothing here may import torch or a package of OpenMMLab.
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -307,7 +308,18 @@ def openvino_model(
     options['INFERENCE_PRECISION_HINT'] = precision
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
-    return openvino.Core().compile_model(model, 'CPU', options)
+    return openvino_core().compile_model(model, 'CPU', options)
+
+
+@cache
+def openvino_core() -> 'openvino.Core':
+    """The only one of this process.
+
+    Each keeps a stack for signal handlers (``sigaltstack``) and puts its predecessor's back when it
+    goes. Once several have gone in the order in which they came, that one is unmapped, and the next
+    signal, Ctrl-C or a child's end, is a segmentation fault.
+    """
+    return openvino.Core()
 
 
 def _onnxruntime(file: str, threads: int | None) -> tuple[dict[str, str], Runner]:
@@ -317,7 +329,7 @@ def _onnxruntime(file: str, threads: int | None) -> tuple[dict[str, str], Runner
 
 
 def _openvino(file: str, precision: str, threads: int | None) -> tuple[dict[str, str], Runner]:
-    model = openvino.Core().read_model(file)
+    model = openvino_core().read_model(file)
     metadata = model.get_rt_info('framework').value
     compiled = openvino_model(model, precision, threads)
     return metadata, lambda image: [array.copy() for array in compiled(image).values()]

@@ -1,5 +1,9 @@
 """What runs exported files does what the test pipelines and mask heads do."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +32,16 @@ PIPELINES = [
     ('mmpretrain', dict(type='CenterCrop', crop_size=33)),
     ('mmpretrain', dict(type='CenterCrop', crop_size=90)),
 ]
+DEMO = Path(__file__).resolve().parents[2] / 'demo' / 'shapes_detector.onnx'
+SIGNAL_AFTER_TWO = """
+import signal, sys
+from mmfish.deploy import Detector
+first, second = (Detector(sys.argv[1], 'openvino') for _ in range(2))
+signal.signal(signal.SIGINT, lambda *_: print('handled'))
+del first
+del second
+signal.raise_signal(signal.SIGINT)
+"""
 
 
 @pytest.fixture
@@ -107,3 +121,11 @@ def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch):
     (tmp_path / 'text.png').write_text('text')
     with pytest.raises(UsageError, match='cannot be read as an image'):
         runner.read_image(tmp_path / 'text.png')
+
+
+@pytest.mark.slow
+def test_signals_are_handled_when_detectors_of_openvino_are_gone():
+    pytest.importorskip('openvino')
+    command = [sys.executable, '-c', SIGNAL_AFTER_TWO, DEMO]
+    run = subprocess.run(command, cwd=DEMO.parents[1], capture_output=True, text=True)
+    assert run.stdout.split() == ['handled'], run
