@@ -37,7 +37,7 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
         (`mmfish.engine.records.RecordHook`).
 
     Raises:
-        MissingDataError: there is none.
+        MissingDataError: there is none, or one has no ``run_record.json``.
     """
     found = []
     folders = [*work_dirs.glob(f'report_*_{data}'), *work_dirs.glob(f'report_*_{data}_seed*')]
@@ -50,6 +50,11 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
             model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
         seconds = seconds_per_epoch(folder)
         processes = [json.loads(path.read_text()) for path in folder.glob(f'*/{RECORD}')]
+        if not processes:
+            raise MissingDataError(
+                f'{folder} has no {RECORD}, which tells on what and with what it was trained: '
+                'train with tools/train.py, which writes it'
+            )
         process = max(processes, key=lambda record: record['started'])
         time = _mean(training, 'time')
         found.append(

@@ -177,6 +177,9 @@ def test_a_run_becomes_a_record_a_row_and_curves(tmp_path):
     assert picture.stat().st_size > 10_000
     write_records([one, other], tmp_path / 'out/records.json')
     assert json.loads((tmp_path / 'out/records.json').read_text()) == [one, other]
+    next(tmp_path.glob('*_seed1/*/run_record.json')).unlink()
+    with pytest.raises(MissingDataError, match=r'_seed1 has no run_record\.json'):
+        records(tmp_path, 'fashion_mnist')
 
 
 def test_a_folder_without_runs_is_named(tmp_path):

@@ -378,6 +378,7 @@ def test_an_empty_training_set_is_named(config, root, tool):
     assert 'nothing to train on' in message
 
 
+@pytest.mark.slow
 def test_heads_with_fewer_classes_than_the_data_are_named(config, root, tool):
     option = 'model.roi_head.bbox_head.num_classes=2'
     message = tool(*train(config, root, option, 'model.roi_head.mask_head.num_classes=2'))
