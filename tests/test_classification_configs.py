@@ -258,7 +258,7 @@ def test_fishnet77s_configs_differ_from_55s_in_the_network_only(data):
         'model.backbone.arch': 'fishnet77',
         'model.backbone.out_indices': (3,),
         'model.head.in_channels': 528,
-        'model.head.feat_size': 7,
+        'model.head.feat_size': 3 if data == 'fashion_mnist' else 7,
     }
 
 
@@ -266,10 +266,12 @@ def test_fishnet77s_configs_differ_from_55s_in_the_network_only(data):
     ('name', 'inputs', 'last'),
     [
         ('small/fishnet55_cifar10.py', (3, 56, 56), (112, 14, 14)),
-        ('small/fishnet77_fashion_mnist.py', (1, 56, 56), (528, 7, 7)),
+        ('small/fishnet77_mnist.py', (1, 56, 56), (528, 7, 7)),
+        ('small/fishnet55_fashion_mnist.py', (1, 28, 28), (112, 7, 7)),
+        ('small/fishnet77_fashion_mnist.py', (1, 28, 28), (528, 3, 3)),
     ],
 )
-def test_the_small_networks_take_images_of_56_and_end_at_7_after_three_stages(name, inputs, last):
+def test_a_small_network_halves_its_images_with_each_stage(name, inputs, last):
     levels = build(name).backbone(torch.empty(1, *inputs, device='meta'))
     assert levels[-1].shape[1:] == last
 

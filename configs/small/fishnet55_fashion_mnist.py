@@ -1,13 +1,17 @@
-# The report has 88.6 % test accuracy. A fraction of the 200 epochs that CIFAR is given is enough.
+# The report has 88.6 % test accuracy. The images keep their 28x28 pixels, of which an epoch takes a
+# quarter of the time, and a fraction of the 200 epochs that CIFAR is given is enough.
 _base_ = './fishnet55_mnist.py'
 
+model = dict(head=dict(feat_size=7))
 # Mean and deviation of the pixels of the training images.
 data_preprocessor = dict(mean=[72.94], std=[90.02])
 
-train_pipeline = [_base_.resize, _base_.shift, _base_.flip, _base_.pack]
+shift = dict(type='RandomCrop', crop_size=28, padding=4)
+train_pipeline = [shift, _base_.flip, _base_.pack]
+test_pipeline = [_base_.pack]
 dataset = dict(type='mmfish.FashionMNIST', data_root='data/fashion_mnist')
 train_dataloader = dict(dataset=dict(**dataset, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dataset)
+val_dataloader = dict(dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 max_epochs = 10

@@ -3,5 +3,5 @@ _base_ = './fishnet55_fashion_mnist.py'
 
 model = dict(
     backbone=dict(arch='fishnet77', out_indices=(3,)),
-    head=dict(in_channels=528, feat_size=7),
+    head=dict(in_channels=528, feat_size=3),
 )
