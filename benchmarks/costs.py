@@ -37,14 +37,14 @@ STATE = 3 * 4  # bytes for each parameter: the parameter, its gradient and its m
 
 
 def imagenet_table(folder: Path) -> str:
-    """Hours and memory of FishNet's classifiers, in Markdown.
+    """Hours and memory of the classifiers, in Markdown; two of them are timm's.
 
     Args:
         folder: with their configs.
     """
     rows = []
     reference = _held(_classifier(RESNET50), 32, 224, 224)
-    for path in sorted(folder.glob('fish*.py')):
+    for path in sorted(folder.glob('*.py')):
         epochs = Config.fromfile(path).train_cfg.max_epochs
         model = _classifier(str(path))
         held = _held(model, 32, 224, 224)

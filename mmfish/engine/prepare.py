@@ -171,11 +171,14 @@ def start_from_checkpoint(cfg: Config, resume: str | None) -> None:
     Args:
         cfg: changed in place.
         resume: 'auto' for the newest good checkpoint of the work directory, if there is one yet, or
-            the path of a checkpoint, or None.
+            the path of a checkpoint, or None: then the config's own ``resume`` and ``load_from``
+            say so, as in MMEngine.
 
     Raises:
         CheckpointError: there is nothing whole to resume from.
     """
+    if cfg.get('resume') and not resume:
+        resume = cfg.get('load_from') or 'auto'
     restarted = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0'
     checkpoint = None
     if resume or restarted:

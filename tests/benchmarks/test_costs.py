@@ -21,6 +21,7 @@ def cells(table):
 
 @pytest.fixture(scope='module')
 def tables():
+    pytest.importorskip('timm')  # has the two ResNets of pre-activation blocks
     folder = config_folder()
     return dict(coco=coco_table(folder), imagenet=imagenet_table(folder / 'imagenet'))
 

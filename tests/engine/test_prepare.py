@@ -215,14 +215,15 @@ def checkpoint(path, iteration):
 class Job:
     """A job of torchrun in a folder: its starts and restarts, as each rank sees them."""
 
-    def __init__(self, work_dir, monkeypatch, resume=None):
+    def __init__(self, work_dir, monkeypatch, resume=None, settings=None):
         self.work_dir, self.environment, self.resume = work_dir, monkeypatch, resume
+        self.settings = settings or {}
         monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')
 
     def start(self, count=0, rank=0):
         self.environment.setenv('TORCHELASTIC_RESTART_COUNT', str(count))
         self.environment.setenv('RANK', str(rank))
-        cfg = Config(dict(work_dir=str(self.work_dir)))
+        cfg = Config(dict(work_dir=str(self.work_dir), **self.settings))
         start_from_checkpoint(cfg, self.resume)
         return cfg.get('load_from')
 
@@ -257,6 +258,16 @@ def test_a_restart_of_a_new_run_does_not_resume_an_earlier_run(earlier_run, monk
 def test_a_restart_of_a_resumed_run_resumes_again(earlier_run, monkeypatch):
     job = Job(earlier_run, monkeypatch, resume='auto')
     assert job.start() == job.start(count=1) == str(earlier_run / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('load_from', [None, 'epoch_1.pth'])
+def test_a_config_that_resumes_by_itself_does_so_as_with_the_option(
+    load_from, earlier_run, monkeypatch
+):
+    file = load_from and str(earlier_run / load_from)
+    job = Job(earlier_run, monkeypatch, settings=dict(resume=True, load_from=file))
+    found = file or str(earlier_run / 'epoch_2.pth')
+    assert job.start() == job.start(count=1) == found
 
 
 def test_a_refused_file_does_not_change_last_checkpoint(earlier_run, monkeypatch):
