@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CONFIG_HELP = "path of the config, or mmdet::PATH for one of MMDetection's own"
+CONFIG_HELP = 'path of a config; mmdet::PATH or mmfish::PATH for one that the package ships'
 MODEL_HELP = 'the folder of a run, or a checkpoint'
 # The errors of which users read the message alone. They are known by name, because the import of
 # the module that they are in may be what has failed.
