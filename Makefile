@@ -7,7 +7,7 @@ export VENV LINE
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-env: ## the environment in $(VENV): torch, the OpenMMLab stack, mmfish
+env: ## the environment, in .venv: torch, the OpenMMLab stack, mmfish
 	@tools/setup_env.sh
 
 # A worker that dies is a failure: pytest-xdist can wait for ever for one that it has restarted.

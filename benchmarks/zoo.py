@@ -38,7 +38,7 @@ from mmfish.config.levels import hosts, model_registry
 from mmfish.config.own_data import own_data
 from mmfish.config.paths import dicts
 from mmfish.config.plug_in import has_resnet, plug_in
-from mmfish.engine.inputs import model_inputs
+from mmfish.engine.inputs import TEXT, model_inputs
 from mmfish.engine.trial import random_model
 from mmfish.errors import UsageError
 from mmfish.stack import folder
@@ -162,7 +162,7 @@ def run_zoo(
     done = read_results(results, arch)
     results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
-        write_data(Path(data))
+        write_data(Path(data), TEXT, images=(2, 1), size=128)
         for config in configs:
             row = done.setdefault(config, {})
             missing = [column for column in COLUMNS if column not in row]

@@ -18,8 +18,8 @@ if folder('torch'):
     publish()
 
 __all__ = ['__version__', 'config_path', 'export', 'fuse', 'own_data', 'plug_in']
-# Some of these take MMDetection's data sets and models, which take seconds to import and print
-# notices.
+# Imported when they are first used: some need MMDetection's data sets and models, the import of
+# which takes seconds and prints notices.
 LAZY = dict(
     config_path='mmfish.config.paths',
     export='mmfish.deploy',

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CONFIG_HELP = 'path of the config, or mmdet::PATH for one of its own'
+CONFIG_HELP = 'path of a config; mmdet::PATH or mmfish::PATH for one that the package ships'
 MODEL_HELP = 'the folder of a run, or a checkpoint'
 # The errors of which users read the message alone. They are known by name, because the import of
 # the module that they are in may be what has failed.
@@ -369,7 +369,7 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Print versions and devices for an issue, and say what is wrong."""
+    """Print versions and devices, and say whether something is wrong with the installation."""
     _print_versions()
     with _explained('mmfish cannot be imported'):
         importlib.import_module('mmfish.notices')
@@ -387,7 +387,7 @@ def check(args: argparse.Namespace) -> None:
         print(f'compiled ops of mmcv on {device}: work')
     if not args.config:
         return
-    # Of every parameter MMEngine logs how it was initialised.
+    # MMEngine logs of every parameter how it was initialised.
     MMLogger.get_current_instance().setLevel('WARNING')
     cfg = _load_config(args)
     validate_config(cfg)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from mmdet.registry import MODELS
-from own_folder import CLASSES, own_folder
 from slow_cases import slow_except
 
+from benchmarks.data import CLASSES, write_data
 from mmfish import config_path
 from mmfish.config.paths import config_folder
 from mmfish.config.validation import validate_config
@@ -31,7 +31,7 @@ def load(name, folder, work_dir, **options):
 @pytest.mark.parametrize('name', slow_except(NAMES[::3], NAMES))
 def test_the_config_fits_the_data_and_counts_iterations(name, tmp_path):
     masks = name.startswith('mask')
-    cfg = load(name, own_folder(tmp_path, masks=masks), tmp_path / 'run')
+    cfg = load(name, write_data(tmp_path, masks=masks), tmp_path / 'run')
     validate_config(cfg)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
@@ -51,7 +51,7 @@ def test_the_config_fits_the_data_and_counts_iterations(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', SMALL)
 def test_from_a_folder_to_a_detector_and_to_its_predictions(name, tmp_path):
-    folder = own_folder(tmp_path / 'data', masks=name.startswith('mask'))
+    folder = write_data(tmp_path / 'data', masks=name.startswith('mask'))
     options = {
         'train_cfg.max_iters': 2,
         'train_cfg.val_interval': 2,

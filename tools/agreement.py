@@ -1,7 +1,7 @@
 """How far exported detectors are from MMDetection's: `python tools/agreement.py`.
 
 Detectors of MMDetection's zoo are built with random weights, exported, and run in both runtimes
-beside MMDetection: half an hour of one CPU core.
+beside MMDetection: four minutes of one CPU core.
 """
 
 import argparse

@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train', type=int, default=1000, help='training images (%(default)s)')
     parser.add_argument('--val', type=int, default=200, help='validation images (%(default)s)')
     parser.add_argument('--size', type=int, default=128, help='side in pixels (%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='%(default)s unless given')
+    parser.add_argument('--seed', type=int, default=0, help='of the drawing (%(default)s)')
     return parser.parse_args()
 
 

@@ -4,7 +4,7 @@
 #   tools/reproduce_table3.sh slurm PARTITION [arguments of tools/train.py]
 # DATA_ROOT is COCO's folder (data/coco). GPUS is the number of GPUs for each cell, over all machines
 # (16 as in the paper; with another number the learning rate is scaled). The other variables are
-# those of dist_*.sh and slurm_*.sh; with NNODES call the script on each machine.
+# those of dist_*.sh and slurm_*.sh, without REQUEUE; with NNODES call the script on each machine.
 # WEIGHTS says what the backbones start from: 'matched' (the configs' own, all three near 81 %
 # top-1), or 'paper' (the authors' FishNet-150 of 78.14 % and its contemporaries). FISHNET150 is the
 # authors' file, if it is not where official://fishnet150 looks for it.
@@ -28,6 +28,11 @@ slurm)
     exit 2
     ;;
 esac
+if [ -n "$PARTITION" ] && [ -n "${REQUEUE:-}" ]; then
+    echo "$0: REQUEUE does not go with this script, which waits for each training to evaluate it:" \
+        "call it without, and again after a preemption." >&2
+    exit 2
+fi
 GPUS=${GPUS:-16}
 # dist_*.sh take the number of GPUs of each machine.
 NODES=${NNODES:-1}

@@ -1,6 +1,6 @@
 # ImageNet with the recipe of FishNet's released code: 256 images a step (8 GPUs with 32 each), 100
-# epochs; --auto-scale-lr adapts the rate to other numbers. The README and the paper say 256, the
-# yaml 32. The released weights are of the best epoch; of a run of this the last counts.
+# epochs; --auto-scale-lr adapts the rate to other numbers. The release's README and the paper say
+# 256, its yaml 32. The released weights are those of the best epoch; here the last epoch counts.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs256.py',

@@ -1,4 +1,4 @@
-# Objects with boxes, learned from scratch on two CPU cores in about a quarter of an hour:
+# Objects with boxes, learned from scratch on two CPU cores in about ten minutes:
 # mmfish train configs/finetune/faster_rcnn_fishnet77_fpn.py --data-root FOLDER
 _base_ = './mask_rcnn_fishnet77_fpn.py'
 

@@ -34,12 +34,12 @@ LOADERS = ('train', 'val', 'test')
 # Parts of a model whose num_classes is no number of classes of the data set. RPNs tell objects from
 # background, and semantic heads beside detectors have the classes of segmentation maps.
 OTHER_COUNTS = ('backbone', 'neck', 'rpn_head', 'semantic_head', 'reid', 'language_model')
-# The options that stay where another class of data sets takes the place of the config's.
+# Options of a data set that are kept when its class is replaced.
 KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'serialize_data', 'max_refetch', 'return_classes')
 # What CocoMetric measures of detectors.
 MEASURES = ('bbox', 'segm', 'proposal', 'proposal_fast')
-# Which names stand for a config for boxes in the place of one for masks, and for one for masks in
-# the place of one for segmentation maps too.
+# How the names of MMDetection's configs change from one for masks to one for boxes, and from one
+# for segmentation maps to one for masks.
 TO_BOXES = (
     ('cascade-mask-rcnn', 'cascade-rcnn'),
     ('mask-rcnn', 'faster-rcnn'),

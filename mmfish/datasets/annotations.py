@@ -320,7 +320,7 @@ def _numbers(content: dict, part: str, field: str, count: int, file: str) -> np.
     values = _column(content, part, field, file)
     numbers = table(values)
     if numbers is None:
-        # If each entry is good by itself, their numbers have no common type: name the first.
+        # Where each entry is good by itself, the numbers have no common type: name the first.
         wrong = next((i for i, value in enumerate(values) if table([value]) is None), 0)
         problem = f'has {field} {values[wrong]!r:.60}: expected numbers, {count} in all'
         raise _wrong(file, part.removesuffix('s'), content[part][wrong], problem)

@@ -415,8 +415,8 @@ def _coco(
     names: set[str] = set()
     for item, (width, height), things in part:
         image_id, path = len(content['images']) + 1, Path(item.name)
-        # Images of the same name may come from several folders. Some file systems take no
-        # difference between small and capital letters.
+        # Images of the same name may come from several folders. Some file systems do not
+        # tell small letters from capitals.
         name, number = path.name, image_id
         while name.lower() in names:
             name, number = f'{path.stem}_{number}{path.suffix}', number + 1
@@ -469,7 +469,7 @@ def _write(
 def _link(image: Path, target: Path) -> None:
     try:
         os.link(image.resolve(), target)
-    except FileExistsError:  # a copy would be written into the image that the other link is of
+    except FileExistsError:  # a copy would overwrite the image that the target is a link to
         raise
     except OSError:  # another file system, or one without hard links
         shutil.copy2(image, target)

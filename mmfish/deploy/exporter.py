@@ -125,7 +125,7 @@ def export(
     else:
         model, checkpoint = _load(model)
         metadata['weights_sha256'] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    model.eval()  # on its own: some of MMDetection's backbones return nothing here
+    model.eval()  # not in a chain: for some of MMDetection's backbones it returns None
     graph = graph_of(model.requires_grad_(False)).eval()
     metadata['outputs'] = graph.outputs
     if not isinstance(graph, BackboneGraph):

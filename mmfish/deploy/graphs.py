@@ -292,7 +292,7 @@ def _best(scores: Tensor, most: int) -> Tensor:
 
 
 def _decode(coder, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    # With a shape the coders of MMDetection clip by a function that MMDetection 3 does not have.
+    # Clipped below: in an export, a coder that is given a shape calls a function that is not there.
     boxes = get_box_tensor(coder.decode(priors, deltas))
     legacy = isinstance(coder, LegacyDeltaXYWHBBoxCoder)
     if not legacy and not coder.clip_border:

@@ -197,7 +197,7 @@ def _to_size(image: Array, size: tuple[int, int], interpolation: str, backend: s
     picture, method = Image.fromarray(image), Image.Resampling[interpolation.upper()]
     if backend == 'pillow':
         return np.asarray(picture.resize(size, method))
-    # OpenCV does not average where it makes an image smaller; of Pillow's ways this does neither.
+    # As OpenCV, which does not smooth an image that it makes smaller. Pillow's `resize` does.
     x, y = picture.width / size[0], picture.height / size[1]
     return np.asarray(picture.transform(size, Image.Transform.AFFINE, (x, 0, 0, 0, y, 0), method))
 

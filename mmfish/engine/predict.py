@@ -40,7 +40,7 @@ from mmfish.inference.inputs import Decoder
 from mmfish.models import FishNet
 from mmfish.registry import component
 
-# Whose classes a config in a checkpoint may name by their paths.
+# The packages whose classes a config in a checkpoint may name by their paths.
 PACKAGES = ('mmfish', 'mmdet', 'mmpretrain', 'mmcv', 'mmengine', 'torch', 'torchvision')
 
 
@@ -122,7 +122,7 @@ def prepare_predicting(cfg: Config) -> Config:
         # Images are decoded before they come to the inferencer. It replaces this step, which
         # OpenMMLab's MMDetection knows by its plain name only.
         loading['type'] = 'LoadImageFromFile'
-    # The inferencer wants one, and that of the config may write elsewhere.
+    # The inferencer needs a visualizer, and the config's own may write files elsewhere.
     cfg.visualizer = dict(type='mmdet.DetLocalVisualizer')
     return cfg
 

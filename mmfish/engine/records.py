@@ -180,7 +180,7 @@ class RecordHook(Hook):
                 metric.outfile_prefix = metric.outfile_prefix or prefix
                 self.prefixes[metric.outfile_prefix] = name
             else:
-                # By files only where that works: machines need not share a folder.
+                # Collected as for the metric itself, because machines may not share a folder.
                 ways = dict(collect_device=metric.collect_device, collect_dir=metric.collect_dir)
                 self.added.append(ClassPredictions(f'{prefix}.csv', **ways))
                 evaluator.metrics.append(self.added[-1])

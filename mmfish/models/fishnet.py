@@ -259,6 +259,9 @@ class FishNet(BaseModule):
             first with stride 2, is our inference), each followed by 3x3 max-pooling; or 'small',
             the three 3x3s without stride or pooling, for images of 56x56 and less: level i then
             has stride 2**i. Defaults to 'conv3x3'.
+        zero_init_residual: let each block begin as its shortcut, with zeros in its last
+            convolution, as MMDetection's ResNet does; for training from scratch. Loaded weights
+            stay as they are. Defaults to False, as released.
         init_cfg: how to initialise. Defaults to N(0, sqrt(2 / (k * k * c_out))) for convolutions.
 
     Attributes:
@@ -434,7 +437,7 @@ class FishNet(BaseModule):
 
         ``dict(type='Pretrained', checkpoint=X)`` takes a released file, one of pytorchcv's, a
         classifier or detector of MMEngine's with a FishNet in it, ``pytorchcv://fishnet150``, or
-        ``official://fishnet99``, ``-150`` or ``-201``.
+        a name of the authors' files, such as ``official://fishnet99``.
 
         Raises:
             CheckpointError: X cannot be read, holds no FishNet, or one of another architecture.

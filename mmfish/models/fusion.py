@@ -42,7 +42,7 @@ def fuse(model: nn.Module) -> nn.Module:
         model any more. Meant for single precision: in half precision the clamp costs accuracy.
     """
     model = copy.deepcopy(model)
-    model.eval()  # on its own: some of MMDetection's backbones return nothing here
+    model.eval()  # not in a chain: for some of MMDetection's backbones it returns None
     uses = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
     shared = {module for module, n in uses.items() if n > 1}
     for module in list(model.modules()):

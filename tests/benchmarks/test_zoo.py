@@ -133,7 +133,7 @@ def test_a_config_that_lacks_a_column_is_not_counted_yet():
 def retinanet(tmp_path):
     """A config for the data set that the column of three classes has."""
     register_all_modules()  # so that data sets find the transforms
-    write_data(tmp_path)
+    write_data(tmp_path, TEXT, images=(2, 1), size=128)
     return own_data(f'mmdet::{RETINANET}', tmp_path)
 
 

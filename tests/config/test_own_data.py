@@ -7,9 +7,9 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS
-from own_folder import CLASSES, content, own_folder, write
 
 import mmfish
+from benchmarks.data import CLASSES, content, write, write_data
 from mmfish.config.own_data import own_data
 from mmfish.config.paths import config_folder, dicts
 from mmfish.config.plug_in import plug_in
@@ -94,7 +94,7 @@ def test_names_of_images_may_have_folders(tmp_path):
 
 
 def test_a_test_split_is_tested_on_if_it_has_annotations(tmp_path):
-    own_folder(tmp_path)
+    write_data(tmp_path)
     file = tmp_path / 'annotations/instances_test2017.json'
     write(file, content(['test0.png']), tmp_path / 'test2017')
     cfg = own_data(MASKS, tmp_path)
@@ -175,7 +175,7 @@ def test_ids_of_categories_may_have_holes(tmp_path):
             key = 'category_id' if 'category_id' in entry else 'id'
             entry[key] = entry[key] ** 3 + 10
 
-    check(own_data(MASKS, rewritten(own_folder(tmp_path), change)))
+    check(own_data(MASKS, rewritten(write_data(tmp_path), change)))
 
 
 @pytest.mark.parametrize('name', ['background', '_background_', 'animals', 'cat'])
@@ -187,7 +187,7 @@ def test_a_category_that_a_tool_writes_in_front_is_no_class(tmp_path, monkeypatc
             category['supercategory'] = name
         data['categories'].insert(0, dict(id=0, name=name, supercategory='none'))
 
-    cfg = own_data(MASKS, rewritten(own_folder(tmp_path / 'data'), change))
+    cfg = own_data(MASKS, rewritten(write_data(tmp_path / 'data'), change))
     assert cfg.train_dataloader.dataset.metainfo.classes == CLASSES
     # Only where a class has its name MMDetection would take it for one: not with a file as it is.
     assert ('own_data' in cfg.train_dataloader.dataset.ann_file) == (name == 'cat')
@@ -202,7 +202,7 @@ def test_a_category_in_front_that_a_tool_writes_is_left_out_of_the_files_if_it_m
         data['categories'].insert(0, dict(id=0, name='cat', supercategory='none'))
 
     monkeypatch.chdir(tmp_path)
-    check(own_data(MASKS, rewritten(own_folder(tmp_path / 'data'), change)))
+    check(own_data(MASKS, rewritten(write_data(tmp_path / 'data'), change)))
 
 
 def test_a_class_after_which_the_others_are_named_may_lack_objects_in_one_file(tmp_path):
@@ -211,12 +211,12 @@ def test_a_class_after_which_the_others_are_named_may_lack_objects_in_one_file(t
             category['supercategory'] = 'cat'
         data['annotations'] = [a for a in data['annotations'] if a['category_id'] != 1]
 
-    cfg = own_data(MASKS, rewritten(own_folder(tmp_path), change, splits=('val',)))
+    cfg = own_data(MASKS, rewritten(write_data(tmp_path), change, splits=('val',)))
     assert cfg.val_dataloader.dataset.metainfo.classes == CLASSES
 
 
 def test_other_json_files_beside_the_annotations_are_left_alone(tmp_path):
-    own_folder(tmp_path)
+    write_data(tmp_path)
     write(tmp_path / 'train2017/train_0.json', dict(shapes=[], imagePath='train0.png'))
     write(tmp_path / 'val_results.json', [dict(image_id=1)])
     check(own_data(MASKS, tmp_path))
@@ -225,7 +225,7 @@ def test_other_json_files_beside_the_annotations_are_left_alone(tmp_path):
 def test_annotations_are_not_rewritten_into_the_folder(tmp_path):
     cfg = Config.fromfile(MASKS)
     cfg.work_dir = str(tmp_path / 'data/run')
-    rewritten(own_folder(tmp_path / 'data'), lambda d: d['categories'].reverse(), splits=('val',))
+    rewritten(write_data(tmp_path / 'data'), lambda d: d['categories'].reverse(), splits=('val',))
     with pytest.raises(UsageError, match='name another one with --work-dir'):
         own_data(cfg, tmp_path / 'data')
 
@@ -249,13 +249,13 @@ def test_images_are_read_from_the_folder_whatever_storage_the_config_names(folde
 
 def test_a_background_with_objects_is_a_class(tmp_path):
     names = ('background', *CLASSES)
-    cfg = own_data(MASKS, own_folder(tmp_path, classes=names))
+    cfg = own_data(MASKS, write_data(tmp_path, classes=names))
     check(cfg, classes=names)
 
 
 def test_the_order_of_the_training_file_holds_for_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    own_folder(tmp_path / 'data')
+    write_data(tmp_path / 'data')
     rewritten(tmp_path / 'data', lambda data: data['categories'].reverse(), splits=('val',))
     cfg = own_data(MASKS, tmp_path / 'data')
     check(cfg)
@@ -265,7 +265,7 @@ def test_the_order_of_the_training_file_holds_for_all(tmp_path, monkeypatch):
 
 def test_the_layout_and_classes_of_coco_change_only_the_paths(tmp_path):
     names = CocoDataset.METAINFO['classes']
-    cfg = own_data(MASKS, own_folder(tmp_path, classes=names))
+    cfg = own_data(MASKS, write_data(tmp_path, classes=names))
     expected = Config.fromfile(MASKS)
     set_data_root(expected, tmp_path)
     assert cfg.to_dict() == expected.to_dict()
@@ -273,7 +273,7 @@ def test_the_layout_and_classes_of_coco_change_only_the_paths(tmp_path):
 
 def test_coco_classes_in_another_order_are_data_of_ones_own(tmp_path):
     names = CocoDataset.METAINFO['classes'][::-1]
-    cfg = own_data(MASKS, own_folder(tmp_path, classes=names))
+    cfg = own_data(MASKS, write_data(tmp_path, classes=names))
     assert cfg.train_dataloader.dataset.metainfo.classes == names
 
 
@@ -292,7 +292,7 @@ def test_a_plain_path_change_is_left_to_the_layout_of_other_data_sets(tmp_path):
 
 def test_more_classes_than_colours_get_colours_of_their_own(tmp_path):
     names = [f'class {i}' for i in range(100)]
-    cfg = own_data(BOXES, own_folder(tmp_path, classes=names))
+    cfg = own_data(BOXES, write_data(tmp_path, classes=names))
     assert len(cfg.train_dataloader.dataset.metainfo.palette) == 100
 
 
@@ -321,7 +321,7 @@ CONFIGS = (
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return own_folder(tmp_path_factory.mktemp('own'))
+    return write_data(tmp_path_factory.mktemp('own'))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -482,7 +482,7 @@ BAD = {
         for value in ('0', '1', 'abc', 'nan', '-0.5')
     },
     'boxes for a config with masks': (
-        lambda folder: own_folder(folder, masks=False),
+        lambda folder: write_data(folder, masks=False),
         {},
         UsageError,
         r'learns masks.*boxes only.*faster_rcnn_fishnet150_fpn_coco\.py',
@@ -499,7 +499,7 @@ BAD = {
 @pytest.mark.parametrize('case', BAD)
 def test_bad_input_is_one_sentence(tmp_path, case):
     change, options, kind, named = BAD[case]
-    folder = own_folder(tmp_path / 'data')
+    folder = write_data(tmp_path / 'data')
     change(folder)
     with pytest.raises(kind, match=named) as error:
         own_data(MASKS, folder, **options)
@@ -546,11 +546,11 @@ def test_segmentation_maps_are_refused_with_a_config_without(folder, config, nam
 )
 def test_the_config_for_boxes_that_is_named_is_the_nearest(tmp_path, config, named):
     with pytest.raises(UsageError, match=f'such as mmdet::{named}$'):
-        own_data(f'mmdet::{config}', own_folder(tmp_path, masks=False))
+        own_data(f'mmdet::{config}', write_data(tmp_path, masks=False))
 
 
 def test_segmentation_maps_in_the_place_of_the_config_stay(tmp_path):
-    own_folder(tmp_path)
+    write_data(tmp_path)
     (tmp_path / 'stuffthingmaps/train2017').mkdir(parents=True)
     cfg = own_data('mmdet::htc/htc_r50_fpn_1x_coco.py', tmp_path)
     assert cfg.train_dataloader.dataset.data_prefix.seg == 'stuffthingmaps/train2017/'

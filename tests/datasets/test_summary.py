@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
-from own_folder import CLASSES, content, own_folder
 
+from benchmarks.data import CLASSES, content, write_data
 from mmfish.datasets.annotations import check_annotation_files
 from mmfish.datasets.summary import FEW, WIDTH, contents_of, summary
 
@@ -50,7 +50,7 @@ def test_classes_with_few_objects_are_named():
 
 
 def test_each_split_of_a_config_is_counted(tmp_path):
-    own_folder(tmp_path)
+    write_data(tmp_path)
     cfg = dict(default_scope='mmdet')
     for split in ('train', 'val'):
         dataset = dict(

@@ -21,7 +21,7 @@ STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >> calls
 case "$*" in *train.py*"${FAIL:-nothing}"*) exit 3;; esac
 """
-OURS = ('GPUS', 'NNODES', 'PYTHON', 'WEIGHTS', 'FISHNET150')
+OURS = ('GPUS', 'NNODES', 'PYTHON', 'REQUEUE', 'WEIGHTS', 'FISHNET150')
 METRICS = '{"coco/bbox_mAP": 0.4, "coco/bbox_mAP_50": 0.6, "time": 0.1, "step": %d}\n'
 
 
@@ -121,6 +121,11 @@ def test_slurm_gets_every_cell_with_the_papers_number_of_gpus(reproduce):
         name = next(word for word in words if word.startswith('--job-name='))
         assert name.removeprefix('--job-name=') in CELLS
         assert value(words, '--data-root') == 'data/coco'
+
+
+def test_requeued_trainings_which_nobody_would_evaluate_are_refused(reproduce):
+    assert reproduce('slurm', 'gpu', REQUEUE='1') == (2, [])
+    assert 'REQUEUE' in reproduce.errors[-1]
 
 
 def test_finished_cells_are_skipped_and_cells_without_a_result_evaluated(reproduce):
