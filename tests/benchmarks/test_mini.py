@@ -80,6 +80,20 @@ def test_every_tensor_has_a_quarter_of_the_channels(network):
 
 
 @pytest.mark.parametrize('network', NETWORKS)
+@pytest.mark.parametrize('condition', ['scratch', 'fashion-mnist'])
+def test_all_residual_branches_begin_at_zero(condition, network):
+    cfg = load(Run(network, condition))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    last = 'conv3' if network == 'fishnet150' else 'bn3'
+    ends = [p for name, p in backbone.named_parameters() if name.endswith(f'{last}.weight')]
+    assert len(ends) == (46 if network == 'fishnet150' else 16)
+    assert not any(p.any() for p in ends)
+    assert all(p.any() for name, p in backbone.named_parameters() if name.endswith('conv2.weight'))
+
+
+@pytest.mark.parametrize('network', NETWORKS)
 @pytest.mark.parametrize('condition', CONDITIONS)
 def test_networks_of_a_condition_differ_in_nothing_but_the_network(condition, network):
     ours, fish = (load(Run(name, condition)) for name in (network, 'fishnet150'))

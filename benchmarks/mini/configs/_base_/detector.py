@@ -1,7 +1,6 @@
 # What all trainings of detectors share: the small Mask R-CNN of configs/finetune, its crops of
 # 192x192 pixels, eight at a time, and a log of every iteration.
 _base_ = ['../../../../configs/finetune/mask_rcnn_fishnet77_fpn.py', './networks.py']
-custom_imports = dict(imports=['benchmarks.mini.components'])
 
 custom_hooks = [dict(type='LevelScaleHook')]
 # None at the end: what is killed in its last evaluation goes on before that.
