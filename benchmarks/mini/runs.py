@@ -1,6 +1,7 @@
 """The runs of the plan, a process each, and the records of them."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from benchmarks.complexity import build_model, complexity
 from benchmarks.mini.components import LOOKED_AT
 from benchmarks.mini.plan import RATES, SHAPES_SIZE, Run, search
-from demo.logs import read_logs, read_run
+from demo.logs import read_logs
 from demo.shapes import make_shapes
 from mmfish.atomic import write_atomically
 from mmfish.engine.records import RECORD
@@ -96,9 +97,10 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     work_dir = folders.work_dirs / run.name
     started = time.monotonic()
     status, last_line = _train(run, folders, {**options, **(more or {})})
-    # A rate that is too high has no AP, and that is a result.
-    diverged = run.rate is not None and 'NaN or Inf' in last_line
-    if not diverged and (status or not read_run(work_dir).finished):
+    # A training that diverges has no AP, and that is a result. The sentence that it ends with names
+    # a loss that is nan or inf, or says that weights are.
+    diverged = bool(status and re.search(r'\b(nan|inf)\b', last_line, re.IGNORECASE))
+    if status and not diverged:
         raise UsageError(
             f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
             f'{work_dir}/output.txt): the same command goes on from its last checkpoint, or remove '
@@ -125,14 +127,14 @@ def measured(work_dir: Path) -> dict[str, Any]:
         work_dir: of the training.
 
     Returns:
-        ``metrics`` of the last evaluation; ``curve``: iterations, seconds of training and AP at
+        ``metrics`` of the evaluation at the end, empty without one or without detections; ``curve``: iterations, seconds of training and AP at
         each evaluation; cost: ``seconds_per_iteration`` (median), ``training_seconds``, ``memory``
         (peak, in bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for
         the beginning, after 0 and 100 iterations, the norm of the gradient (median of ten) and the
         standard deviation of each level. What there is none of is None.
     """
     training, evaluations = read_logs(work_dir)
-    last = evaluations[max(evaluations)] if evaluations else {}
+    last = evaluations.get(max(training), {})
     times = {i: line['time'] for i, line in sorted(training.items())}
     model = build_model(str(max(work_dir.glob('*/vis_data/config.py'))))
     whole, backbone = (complexity(part, (192, 192)) for part in (model, model.backbone))

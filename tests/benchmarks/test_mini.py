@@ -257,6 +257,27 @@ def test_a_run_is_recorded_and_an_interrupted_one_goes_on(shapes, tmp_path, monk
     assert not any(line.startswith(run.name) for line in left)
 
 
+@pytest.mark.slow
+def test_a_run_that_diverges_is_a_result(shapes, tmp_path):
+    run = seeds('fishnet150', 'scratch', variant='no-clipping')[0]
+    folders = Folders(shapes, tmp_path, tmp_path / 'work', tmp_path / 'records')
+    folders.records.mkdir()
+    for tried in search('fishnet150', 'scratch'):
+        (folders.records / f'{tried.name}.json').write_text('{"metrics": {}}')
+    short = {
+        'optim_wrapper.optimizer.lr': 1e30,
+        'train_cfg.max_iters': 4,
+        'train_dataloader.batch_size': 1,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+    }
+    record = carry_out(run, folders, short)
+    assert record['diverged']
+    assert (record['metrics'], record['curve']) == ({}, [])
+    row = '| FishNet-150, no-clipping | 1 | 0.0 | 0.0 |'
+    assert row in tables({run.name: record})['start']
+
+
 def write_fashion_mnist(folder):
     """Eight images of each split, in the format of MNIST."""
     folder.mkdir()
