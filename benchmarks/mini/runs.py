@@ -127,11 +127,12 @@ def measured(work_dir: Path) -> dict[str, Any]:
         work_dir: of the training.
 
     Returns:
-        ``metrics`` of the evaluation at the end, empty without one or without detections; ``curve``: iterations, seconds of training and AP at
-        each evaluation; cost: ``seconds_per_iteration`` (median), ``training_seconds``, ``memory``
-        (peak, in bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for
-        the beginning, after 0 and 100 iterations, the norm of the gradient (median of ten) and the
-        standard deviation of each level. What there is none of is None.
+        ``metrics`` of the evaluation at the end, empty without one or without detections;
+        ``curve``: iterations, seconds of training and AP at each evaluation; cost:
+        ``seconds_per_iteration`` (median), ``training_seconds``, ``memory`` (peak, in bytes),
+        ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for the beginning, after
+        0 and 100 iterations, the norm of the gradient (median of ten) and the standard deviation of
+        each level. What there is none of is None.
     """
     training, evaluations = read_logs(work_dir)
     last = evaluations.get(max(training), {})

@@ -166,6 +166,9 @@ def test_the_plan_names_each_run_once_and_begins_with_the_searches():
         for condition in CONDITIONS:
             assert first[network, condition, True] < first[network, condition, False]
         assert first[network, 'fashion-mnist', False] < first[network, 'pretrained', True]
+        # Both conditions have an answer from one seed before either has one from two.
+        again = runs.index(seeds(network, 'scratch')[1])
+        assert all(first[other, 'pretrained', False] < again for other in NETWORKS)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -173,6 +176,7 @@ def test_a_variant_changes_what_its_config_has(variant):
     plain, changed = (load(Run('fishnet150', 'scratch', variant=v)) for v in ('', variant))
     validate_config(changed)
     build(changed.model)
+    changed.train_cfg.val_interval = plain.train_cfg.val_interval
     assert plain.to_dict() != changed.to_dict()
 
 
@@ -182,7 +186,10 @@ def test_the_search_and_the_other_detector_and_data():
         assert cfg.optim_wrapper.optimizer.lr == RATES[condition][0][0]
         length = cfg.train_cfg.get('max_iters') or 40 * cfg.train_cfg.max_epochs
         assert length == SEARCH_ITERATIONS
+        assert cfg.train_cfg.val_interval in (SEARCH_ITERATIONS, SEARCH_ITERATIONS // 40)
     boxes = load(Run('resnet50', 'scratch', detector='faster_rcnn', data='shapes'))
+    assert boxes.train_cfg.val_interval == ITERATIONS
+    assert load(Run('resnet50', 'scratch')).train_cfg.val_interval == 80
     model = build(boxes.model)
     assert type(model).__name__ == 'FasterRCNN'
     assert not model.with_mask
