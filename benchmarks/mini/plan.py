@@ -21,8 +21,12 @@ SEARCH_SEED = 10
 # The rates that are tried for each network: the optimiser's, and by what the backbone's is
 # multiplied.
 RATES = dict(
-    scratch=[(rate, times) for rate in (0.0005, 0.001, 0.002) for times in (1, 5)],
-    pretrained=[(rate, 1) for rate in (0.01, 0.02, 0.04)],
+    # Backbones this thin need high rates; a low one that is not multiplied is not worth its time.
+    scratch=[
+        *((rate, 5) for rate in (0.0005, 0.001, 0.002, 0.004)),
+        *((rate, 1) for rate in (0.002, 0.004)),
+    ],
+    pretrained=[(rate, 1) for rate in (0.005, 0.01, 0.02, 0.04)],
 )
 BACKBONE_RATE = 'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult'
 
