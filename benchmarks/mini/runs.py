@@ -1,10 +1,10 @@
 """The runs of the plan, a process each, and the records of them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +95,6 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
             )
     options = run.options(rate)
     work_dir = folders.work_dirs / run.name
-    started = time.monotonic()
     status, last_line = _train(run, folders, {**options, **(more or {})})
     # A training that diverges has no AP, and that is a result. The sentence that it ends with names
     # a loss that is nan or inf, or says that weights are.
@@ -109,7 +108,6 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     record = asdict(run) | dict(
         rate=rate,
         iterations=run.iterations,
-        seconds=round(time.monotonic() - started, 1),
         config=f'{run.config}.py',
         options=options,
         diverged=diverged,
@@ -129,14 +127,16 @@ def measured(work_dir: Path) -> dict[str, Any]:
     Returns:
         ``metrics`` of the evaluation at the end, empty without one or without detections;
         ``curve``: iterations, seconds of training and AP at each evaluation; cost:
-        ``seconds_per_iteration`` (median), ``training_seconds``, ``memory`` (peak, in bytes),
-        ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for the beginning, after
+        ``seconds_per_iteration`` (median) and ``training_seconds`` (that times the iterations, so
+        that no evaluation, resuming or other work is in it), both of CPU time, ``memory`` (peak, in
+        bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; ``seconds`` by
+        the clock, of all its processes, with evaluations; for the beginning, after
         0 and 100 iterations, the norm of the gradient (median of ten) and the standard deviation of
         each level. What there is none of is None.
     """
     training, evaluations = read_logs(work_dir)
     last = evaluations.get(max(training), {})
-    times = {i: line['time'] for i, line in sorted(training.items())}
+    pace = median(line['cpu_time'] for line in training.values())
     model = build_model(str(max(work_dir.glob('*/vis_data/config.py'))))
     whole, backbone = (complexity(part, (192, 192)) for part in (model, model.backbone))
     start = {}
@@ -151,13 +151,13 @@ def measured(work_dir: Path) -> dict[str, Any]:
         curve=[
             dict(
                 iteration=i,
-                seconds=round(sum(seconds for j, seconds in times.items() if j <= i), 1),
+                seconds=round(i * pace, 1),
                 **{name: found[name] for name in AP if name in found},
             )
             for i, found in evaluations.items()
         ],
-        seconds_per_iteration=round(median(times.values()), 4),
-        training_seconds=round(sum(times.values()), 1),
+        seconds_per_iteration=round(pace, 4),
+        training_seconds=round(max(training) * pace, 1),
         parameters=whole.parameters,
         macs=whole.macs,
         backbone_parameters=backbone.parameters,
@@ -180,7 +180,12 @@ def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, s
         checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
         command.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
     with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
-        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        # One thread: two of these side by side get more done than one with two threads, and the CPU
+        # time of one thread has none in it that threads spend waiting for each other.
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         output.seek(0)
         return done.returncode, output.read().strip().rpartition('\n')[2]
 
@@ -194,13 +199,14 @@ def _data(run: Run, folders: Folders) -> Path:
 
 
 def _process(work_dir: Path) -> dict[str, Any]:
-    """Commit, versions, machine and peak memory in bytes, from the records of mmfish itself.
+    """Commit, versions, machine, seconds and peak memory in bytes, from the records of mmfish.
 
-    Of a resumed training they are those of the last process, and the highest peak.
+    Of a resumed training they are those of the last process, the sum, and the highest peak.
     """
     files = sorted(work_dir.glob(f'*/{RECORD}'))
     records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
     return dict(
         **{name: records[-1][name] for name in ('commit', 'versions', 'machine')},
+        seconds=round(sum(record['seconds'] for record in records), 1),
         memory=max(record['ranks'][0]['memory'] for record in records),
     )

@@ -1,7 +1,7 @@
 # The three networks of table 3 with all channels divided by four. In each of them the residual
 # branches begin at zero when nothing is loaded, which is MMDetection's default for ResNet; its
 # ResNeXt needs `zero_residual` for that.
-custom_imports = dict(imports=['benchmarks.mini.components'])
+custom_imports = dict(imports=['benchmarks.mini.components', 'benchmarks.report.timing'])
 fishnet150 = dict(
     type='mmfish.FishNet',
     arch=dict(
