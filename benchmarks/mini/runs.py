@@ -93,6 +93,9 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
                 f'{run.name}: its rate has not been found yet: run '
                 f'`--only "{run.config}_*_rate*"` first'
             )
+    if run.condition == 'pretrained' and not _weights(run, folders).is_file():
+        # The record of its classifier may be older than the folder of its checkpoint.
+        carry_out(Run(run.network, 'fashion-mnist'), folders)
     options = run.options(rate)
     work_dir = folders.work_dirs / run.name
     status, last_line = _train(run, folders, {**options, **(more or {})})
@@ -177,8 +180,7 @@ def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, s
         *(f'{name}={value}'.replace(' ', '') for name, value in settings.items()),
     ]
     if run.condition == 'pretrained':
-        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
-        command.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
+        command.append(f'model.backbone.init_cfg.checkpoint={_weights(run, folders)}')
     with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
         # One thread: two of these side by side get more done than one with two threads, and the CPU
         # time of one thread has none in it that threads spend waiting for each other.
@@ -190,6 +192,11 @@ def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, s
         return done.returncode, output.read().strip().rpartition('\n')[2]
 
 
+def _weights(run: Run, folders: Folders) -> Path:
+    """The backbone that a run of condition B begins with."""
+    return folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
+
+
 def _data(run: Run, folders: Folders) -> Path:
     if run.condition == 'fashion-mnist':
         return folders.fashion_mnist
@@ -199,7 +206,9 @@ def _data(run: Run, folders: Folders) -> Path:
 
 
 def _process(work_dir: Path) -> dict[str, Any]:
-    """Commit, versions, machine, seconds and peak memory in bytes, from the records of mmfish.
+    """Commit, versions, machine, hashes of the weights that it began with, seconds and peak memory.
+
+    All are from the records of mmfish itself, memory is in bytes.
 
     Of a resumed training they are those of the last process, the sum, and the highest peak.
     """
@@ -207,6 +216,7 @@ def _process(work_dir: Path) -> dict[str, Any]:
     records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
     return dict(
         **{name: records[-1][name] for name in ('commit', 'versions', 'machine')},
+        initial_weights=list(records[-1]['initial_weights'].values()),
         seconds=round(sum(record['seconds'] for record in records), 1),
         memory=max(record['ranks'][0]['memory'] for record in records),
     )

@@ -318,6 +318,7 @@ def test_a_detector_of_condition_b_begins_with_the_classifiers_weights(network, 
         run, folders, {**one_process, **epoch, 'default_hooks.checkpoint.interval': 1}
     )
     assert record['curve'][0]['iteration'] == 2
+    assert len(record['initial_weights']) == 1
     assert str(tmp_path) not in json.dumps(record['options'])
     start, end = (
         torch.load(folders.work_dirs / file, weights_only=False)['state_dict']
@@ -371,7 +372,21 @@ def test_the_page_from_made_records(tmp_path):
     assert tables({})['rates'] == 'Not run yet.'
 
 
-def test_the_page_has_what_the_records_say(tmp_path):
+def test_the_page_has_what_the_records_say_and_they_are_of_this_plan(tmp_path):
     page = Path(shutil.copy(PAGE, tmp_path))
-    write_page(page, read_records(RECORDS))
+    records = read_records(RECORDS)
+    write_page(page, records)
     assert page.read_text() == PAGE.read_text()
+
+    runs = {run.name: run for run in plan()}
+    began = {}
+    for name, record in records.items():
+        run = runs[name]
+        rate = run.rate
+        if run.condition in RATES and rate is None:
+            rate = found_rate(run.network, run.condition, records)
+        assert record['options'] == json.loads(json.dumps(run.options(rate))), name
+        assert record['iterations'] == run.iterations, name
+        if run.condition == 'pretrained':
+            began.setdefault(run.network, set()).add(*record['initial_weights'])
+    assert all(len(hashes) == 1 for hashes in began.values())
