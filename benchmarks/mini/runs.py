@@ -182,8 +182,8 @@ def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, s
     if run.condition == 'pretrained':
         command.append(f'model.backbone.init_cfg.checkpoint={_weights(run, folders)}')
     with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
-        # One thread: two of these side by side get more done than one with two threads, and the CPU
-        # time of one thread has none in it that threads spend waiting for each other.
+        # One thread: two trainings fit side by side on two cores, and the CPU time of one thread
+        # has none in it that threads spend waiting for each other.
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
