@@ -101,7 +101,7 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     status, last_line = _train(run, folders, {**options, **(more or {})})
     # A training that diverges has no AP, and that is a result. The sentence that it ends with names
     # a loss that is nan or inf, or says that weights are.
-    diverged = bool(status and re.search(r'\b(nan|inf)\b', last_line, re.IGNORECASE))
+    diverged = bool(status == 1 and re.search(r'\b(nan|inf)\b', last_line, re.IGNORECASE))
     if status and not diverged:
         raise UsageError(
             f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
