@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmdet.models.backbones.resnet import Bottleneck as ResNetBottleneck
 from mmengine.hooks import Hook
 from mmengine.model import initialize
 from mmengine.registry import HOOKS, WEIGHT_INITIALIZERS
@@ -32,6 +33,25 @@ class LevelScaleHook(Hook):
                     runner.message_hub.update_scalar(f'train/level{i}_scale', level.std().item())
 
         runner.model.backbone.register_forward_hook(log)
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class ZeroResidualInit:
+    """MMDetection's initialisation of a ResNet with ``zero_init_residual``, for its ResNeXt.
+
+    There the option, although it is on, does nothing: it looks for the block of ResNet itself.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        """Initialise a ResNet or a ResNeXt.
+
+        Args:
+            module: changed in place.
+        """
+        initialize(module, default_init_cfg())
+        for block in module.modules():
+            if isinstance(block, ResNetBottleneck):
+                nn.init.zeros_(block.norm3.weight)
 
 
 @WEIGHT_INITIALIZERS.register_module()

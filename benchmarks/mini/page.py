@@ -125,10 +125,15 @@ def _mean(name: str, scale: float = 1, digits: int = 2, *, per_ap: bool = False)
 
 
 def _ap(metric: str) -> Column:
-    """A column with the mean over seeds in percent, and their range."""
+    """A column with the mean over seeds in percent, and their range.
+
+    A training that diverged, or that finds nothing, has no metrics: its AP is 0.
+    """
 
     def column(seeds: Seeds) -> str:
-        values = [100 * record['metrics'].get(metric, -1) for record in seeds]
+        values = [
+            100 * record['metrics'].get(metric, -1 if record['metrics'] else 0) for record in seeds
+        ]
         values = [value for value in values if value >= 0]  # pycocotools: -1 without such objects
         if len(values) < 2:
             return ''.join(f'{value:.1f}' for value in values)

@@ -1,9 +1,10 @@
 """The runs of the plan, a process each, and the records of them."""
 
 import json
+import os
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from benchmarks.complexity import build_model, complexity
 from benchmarks.mini.components import LOOKED_AT
 from benchmarks.mini.plan import RATES, SHAPES_SIZE, Run, search
-from demo.logs import read_logs, read_run
+from demo.logs import read_logs
 from demo.shapes import make_shapes
 from mmfish.atomic import write_atomically
 from mmfish.engine.records import RECORD
@@ -92,13 +93,16 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
                 f'{run.name}: its rate has not been found yet: run '
                 f'`--only "{run.config}_*_rate*"` first'
             )
+    if run.condition == 'pretrained' and not _weights(run, folders).is_file():
+        # The record of its classifier may be older than the folder of its checkpoint.
+        carry_out(Run(run.network, 'fashion-mnist'), folders)
     options = run.options(rate)
     work_dir = folders.work_dirs / run.name
-    started = time.monotonic()
     status, last_line = _train(run, folders, {**options, **(more or {})})
-    # A rate that is too high has no AP, and that is a result.
-    diverged = run.rate is not None and 'NaN or Inf' in last_line
-    if not diverged and (status or not read_run(work_dir).finished):
+    # A training that diverges has no AP, and that is a result. The sentence that it ends with names
+    # a loss that is nan or inf, or says that weights are.
+    diverged = bool(status == 1 and re.search(r'\b(nan|inf)\b', last_line, re.IGNORECASE))
+    if status and not diverged:
         raise UsageError(
             f'{run.name} has not finished (status {status}): {last_line} (all of it is in '
             f'{work_dir}/output.txt): the same command goes on from its last checkpoint, or remove '
@@ -107,7 +111,6 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     record = asdict(run) | dict(
         rate=rate,
         iterations=run.iterations,
-        seconds=round(time.monotonic() - started, 1),
         config=f'{run.config}.py',
         options=options,
         diverged=diverged,
@@ -125,15 +128,18 @@ def measured(work_dir: Path) -> dict[str, Any]:
         work_dir: of the training.
 
     Returns:
-        ``metrics`` of the last evaluation; ``curve``: iterations, seconds of training and AP at
-        each evaluation; cost: ``seconds_per_iteration`` (median), ``training_seconds``, ``memory``
-        (peak, in bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; for
-        the beginning, after 0 and 100 iterations, the norm of the gradient (median of ten) and the
-        standard deviation of each level. What there is none of is None.
+        ``metrics`` of the evaluation at the end, empty without one or without detections;
+        ``curve``: iterations, seconds of training and AP at each evaluation; cost:
+        ``seconds_per_iteration`` (median) and ``training_seconds`` (that times the iterations, so
+        that no evaluation, resuming or other work is in it), both of CPU time, ``memory`` (peak, in
+        bytes), ``parameters`` and ``macs`` (for 192x192) of detector and backbone; ``seconds`` by
+        the clock, of all its processes, with evaluations; for the beginning, after
+        0 and 100 iterations, the norm of the gradient (median of ten) and the standard deviation of
+        each level. What there is none of is None.
     """
     training, evaluations = read_logs(work_dir)
-    last = evaluations[max(evaluations)] if evaluations else {}
-    times = {i: line['time'] for i, line in sorted(training.items())}
+    last = evaluations.get(max(training), {})
+    pace = median(line['cpu_time'] for line in training.values())
     model = build_model(str(max(work_dir.glob('*/vis_data/config.py'))))
     whole, backbone = (complexity(part, (192, 192)) for part in (model, model.backbone))
     start = {}
@@ -148,13 +154,13 @@ def measured(work_dir: Path) -> dict[str, Any]:
         curve=[
             dict(
                 iteration=i,
-                seconds=round(sum(seconds for j, seconds in times.items() if j <= i), 1),
+                seconds=round(i * pace, 1),
                 **{name: found[name] for name in AP if name in found},
             )
             for i, found in evaluations.items()
         ],
-        seconds_per_iteration=round(median(times.values()), 4),
-        training_seconds=round(sum(times.values()), 1),
+        seconds_per_iteration=round(pace, 4),
+        training_seconds=round(max(training) * pace, 1),
         parameters=whole.parameters,
         macs=whole.macs,
         backbone_parameters=backbone.parameters,
@@ -174,12 +180,21 @@ def _train(run: Run, folders: Folders, settings: dict[str, Any]) -> tuple[int, s
         *(f'{name}={value}'.replace(' ', '') for name, value in settings.items()),
     ]
     if run.condition == 'pretrained':
-        checkpoint = folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
-        command.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
+        command.append(f'model.backbone.init_cfg.checkpoint={_weights(run, folders)}')
     with open(work_dir / 'output.txt', 'w+', encoding='utf-8') as output:
-        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        # One thread: two trainings fit side by side on two cores, and the CPU time of one thread
+        # has none in it that threads spend waiting for each other.
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         output.seek(0)
         return done.returncode, output.read().strip().rpartition('\n')[2]
+
+
+def _weights(run: Run, folders: Folders) -> Path:
+    """The backbone that a run of condition B begins with."""
+    return folders.work_dirs / f'fashion-mnist_{run.network}' / 'epoch_3.pth'
 
 
 def _data(run: Run, folders: Folders) -> Path:
@@ -191,13 +206,17 @@ def _data(run: Run, folders: Folders) -> Path:
 
 
 def _process(work_dir: Path) -> dict[str, Any]:
-    """Commit, versions, machine and peak memory in bytes, from the records of mmfish itself.
+    """Commit, versions, machine, hashes of the weights that it began with, seconds and peak memory.
 
-    Of a resumed training they are those of the last process, and the highest peak.
+    All are from the records of mmfish itself, memory is in bytes.
+
+    Of a resumed training they are those of the last process, the sum, and the highest peak.
     """
     files = sorted(work_dir.glob(f'*/{RECORD}'))
     records = [json.loads(file.read_text(encoding='utf-8')) for file in files]
     return dict(
         **{name: records[-1][name] for name in ('commit', 'versions', 'machine')},
+        initial_weights=list(records[-1]['initial_weights'].values()),
+        seconds=round(sum(record['seconds'] for record in records), 1),
         memory=max(record['ranks'][0]['memory'] for record in records),
     )

@@ -80,6 +80,20 @@ def test_every_tensor_has_a_quarter_of_the_channels(network):
 
 
 @pytest.mark.parametrize('network', NETWORKS)
+@pytest.mark.parametrize('condition', ['scratch', 'fashion-mnist'])
+def test_all_residual_branches_begin_at_zero(condition, network):
+    cfg = load(Run(network, condition))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    last = 'conv3' if network == 'fishnet150' else 'bn3'
+    ends = [p for name, p in backbone.named_parameters() if name.endswith(f'{last}.weight')]
+    assert len(ends) == (46 if network == 'fishnet150' else 16)
+    assert not any(p.any() for p in ends)
+    assert all(p.any() for name, p in backbone.named_parameters() if name.endswith('conv2.weight'))
+
+
+@pytest.mark.parametrize('network', NETWORKS)
 @pytest.mark.parametrize('condition', CONDITIONS)
 def test_networks_of_a_condition_differ_in_nothing_but_the_network(condition, network):
     ours, fish = (load(Run(name, condition)) for name in (network, 'fishnet150'))
@@ -120,9 +134,9 @@ def test_condition_b_is_the_papers_recipe_with_half_of_its_epochs(network):
     backbone.train()
     assert any(isinstance(m, FrozenBN) for m in backbone.modules())
     assert not any(isinstance(m, _BatchNorm) for m in backbone.modules())
-    fixed = ('stem.',) if network == 'fishnet150' else ('conv1.', 'layer1.')
+    stem = 'stem.' if network == 'fishnet150' else 'conv1.'
     for name, parameter in backbone.named_parameters():
-        assert parameter.requires_grad == (not name.startswith(fixed))
+        assert parameter.requires_grad == (not name.startswith(stem))
 
 
 @pytest.mark.parametrize('network', NETWORKS)
@@ -152,6 +166,9 @@ def test_the_plan_names_each_run_once_and_begins_with_the_searches():
         for condition in CONDITIONS:
             assert first[network, condition, True] < first[network, condition, False]
         assert first[network, 'fashion-mnist', False] < first[network, 'pretrained', True]
+        # Both conditions have an answer from one seed before either has one from two.
+        again = runs.index(seeds(network, 'scratch')[1])
+        assert all(first[other, 'pretrained', False] < again for other in NETWORKS)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -159,6 +176,7 @@ def test_a_variant_changes_what_its_config_has(variant):
     plain, changed = (load(Run('fishnet150', 'scratch', variant=v)) for v in ('', variant))
     validate_config(changed)
     build(changed.model)
+    changed.train_cfg.val_interval = plain.train_cfg.val_interval
     assert plain.to_dict() != changed.to_dict()
 
 
@@ -168,7 +186,10 @@ def test_the_search_and_the_other_detector_and_data():
         assert cfg.optim_wrapper.optimizer.lr == RATES[condition][0][0]
         length = cfg.train_cfg.get('max_iters') or 40 * cfg.train_cfg.max_epochs
         assert length == SEARCH_ITERATIONS
+        assert cfg.train_cfg.val_interval in (SEARCH_ITERATIONS, SEARCH_ITERATIONS // 40)
     boxes = load(Run('resnet50', 'scratch', detector='faster_rcnn', data='shapes'))
+    assert boxes.train_cfg.val_interval == ITERATIONS
+    assert load(Run('resnet50', 'scratch')).train_cfg.val_interval == 80
     model = build(boxes.model)
     assert type(model).__name__ == 'FasterRCNN'
     assert not model.with_mask
@@ -226,7 +247,8 @@ def test_a_run_is_recorded_and_an_interrupted_one_goes_on(shapes, tmp_path, monk
     assert [point['iteration'] for point in record['curve']] == [2, 3]
     assert record['options']['optim_wrapper.optimizer.lr'] == run.rate[0]
     assert set(record['metrics']) >= {'coco/bbox_mAP_s', 'coco/segm_mAP'}
-    assert record['training_seconds'] < record['seconds'] + record['curve'][0]['seconds']
+    assert 0 < record['training_seconds'] < record['seconds']
+    assert record['curve'][0]['seconds'] < record['curve'][1]['seconds']
     assert record['backbone_parameters'] == 1_369_568 < record['parameters']
     assert all(record[f'level{n}_scale_0'] > 0 for n in range(4))
     assert record['memory'] > 2**20
@@ -241,6 +263,27 @@ def test_a_run_is_recorded_and_an_interrupted_one_goes_on(shapes, tmp_path, monk
     left = capsys.readouterr().out.splitlines()
     assert len(left) == 3 * sum(map(len, RATES.values()))  # all but one, and the sum
     assert not any(line.startswith(run.name) for line in left)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_is_a_result(shapes, tmp_path):
+    run = seeds('fishnet150', 'scratch', variant='no-clipping')[0]
+    folders = Folders(shapes, tmp_path, tmp_path / 'work', tmp_path / 'records')
+    folders.records.mkdir()
+    for tried in search('fishnet150', 'scratch'):
+        (folders.records / f'{tried.name}.json').write_text('{"metrics": {}}')
+    short = {
+        'optim_wrapper.optimizer.lr': 1e30,
+        'train_cfg.max_iters': 4,
+        'train_dataloader.batch_size': 1,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+    }
+    record = carry_out(run, folders, short)
+    assert record['diverged']
+    assert (record['metrics'], record['curve']) == ({}, [])
+    row = '| FishNet-150, no-clipping | 1 | 0.0 | 0.0 |'
+    assert row in tables({run.name: record})['start']
 
 
 def write_fashion_mnist(folder):
@@ -275,6 +318,7 @@ def test_a_detector_of_condition_b_begins_with_the_classifiers_weights(network, 
         run, folders, {**one_process, **epoch, 'default_hooks.checkpoint.interval': 1}
     )
     assert record['curve'][0]['iteration'] == 2
+    assert len(record['initial_weights']) == 1
     assert str(tmp_path) not in json.dumps(record['options'])
     start, end = (
         torch.load(folders.work_dirs / file, weights_only=False)['state_dict']
@@ -328,7 +372,21 @@ def test_the_page_from_made_records(tmp_path):
     assert tables({})['rates'] == 'Not run yet.'
 
 
-def test_the_page_has_what_the_records_say(tmp_path):
+def test_the_page_has_what_the_records_say_and_they_are_of_this_plan(tmp_path):
     page = Path(shutil.copy(PAGE, tmp_path))
-    write_page(page, read_records(RECORDS))
+    records = read_records(RECORDS)
+    write_page(page, records)
     assert page.read_text() == PAGE.read_text()
+
+    runs = {run.name: run for run in plan()}
+    began = {}
+    for name, record in records.items():
+        run = runs[name]
+        rate = run.rate
+        if run.condition in RATES and rate is None:
+            rate = found_rate(run.network, run.condition, records)
+        assert record['options'] == json.loads(json.dumps(run.options(rate))), name
+        assert record['iterations'] == run.iterations, name
+        if run.condition == 'pretrained':
+            began.setdefault(run.network, set()).add(*record['initial_weights'])
+    assert all(len(hashes) == 1 for hashes in began.values())

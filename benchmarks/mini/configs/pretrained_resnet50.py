@@ -5,7 +5,7 @@ model = dict(
         _delete_=True,
         **_base_.resnet50,
         **_base_.fixed,
-        frozen_stages=1,  # the stem and the first stage, as Detectron freezes ResNets
+        frozen_stages=0,  # the stem
         init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.'),
     ),
     neck=dict(in_channels=_base_.res_levels),

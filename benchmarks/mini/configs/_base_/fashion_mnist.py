@@ -17,5 +17,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(type='CosineAnnealingLR', T_max=max_epochs, end=max_epochs, convert_to_iter_based=True),
 ]
+custom_hooks = [dict(type='mmfish.CPUTimeHook')]
 default_hooks = dict(logger=dict(interval=1))
 log_processor = dict(window_size=1)

@@ -1,5 +1,7 @@
 # The three networks of table 3 with all channels divided by four. In each of them the residual
-# branches begin at zero when nothing is loaded, which is MMDetection's default for ResNet.
+# branches begin at zero when nothing is loaded, which is MMDetection's default for ResNet; its
+# ResNeXt needs `zero_residual` for that.
+custom_imports = dict(imports=['benchmarks.mini.components', 'benchmarks.report.timing'])
 fishnet150 = dict(
     type='mmfish.FishNet',
     arch=dict(
@@ -16,6 +18,7 @@ resnet50 = dict(type='mmdet.ResNet', depth=50, base_channels=16, norm_eval=False
 resnext50 = dict(
     type='mmdet.ResNeXt', depth=50, groups=8, base_width=4, base_channels=16, norm_eval=False
 )
+zero_residual = dict(type='ZeroResidualInit')
 # Channels of the levels.
 fish_levels = [80, 208, 400, 528]
 res_levels = [64, 128, 256, 512]

@@ -19,6 +19,6 @@ param_scheduler = [
     dict(type='MultiStepLR', end=max_epochs, milestones=[10, 14], gamma=0.1),
 ]
 train_dataloader = dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
-custom_hooks = [dict(type='mmfish.StopGradClipHook', epoch=1), dict(type='LevelScaleHook')]
+custom_hooks = [dict(type='mmfish.StopGradClipHook', epoch=1), *_base_.custom_hooks]
 default_hooks = dict(checkpoint=dict(by_epoch=True, interval=3))
 log_processor = dict(by_epoch=True)
