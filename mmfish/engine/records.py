@@ -12,10 +12,10 @@ import tempfile
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.device import get_device
@@ -34,7 +34,7 @@ from mmfish.engine.machine import describe_machine
 from mmfish.engine.metrics import ClassPredictions, failure_is_a_warning
 from mmfish.errors import CheckpointError
 from mmfish.registry import HOOKS, pretrained_cfg
-from mmfish.stack import MODULES, folder, version
+from mmfish.stack import MODULES, folder
 
 try:
     import resource
@@ -42,6 +42,8 @@ except ImportError:  # Windows
     resource = None
 
 RECORD = 'run_record.json'
+# The packages whose versions it has.
+STATED = ('mmfish', *MODULES, 'numpy')
 # Of files with predictions: `ClassPredictions`, and ``CocoMetric`` with what it converts itself.
 ENDINGS = ('.csv', '.gt.json', '.bbox.json', '.segm.json')
 # The schemes of MMEngine's that stand for addresses.
@@ -96,8 +98,7 @@ class RecordHook(Hook):
                 command=shlex.join(sys.argv),
                 commit=_commit(),
                 versions={
-                    **{module: version(module) for module in ('mmfish', *MODULES)},
-                    'numpy': np.__version__,
+                    **{name: import_module(name).__version__ for name in STATED},
                     'python': platform.python_version(),
                 },
                 machine=describe_machine(),

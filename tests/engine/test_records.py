@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmengine
 import pytest
 import torch
 from made_up_results import CLASSES, IMAGES, Clairvoyant, write_annotations
@@ -131,6 +132,7 @@ def test_a_record_has_what_the_result_depends_on(detect):
     assert record['seed'] == runner.seed
     assert Config.fromstring(record['config'], '.py').train_cfg == dict(max_epochs=3)
     assert record['versions']['torch'] == torch.__version__
+    assert record['versions']['mmengine'] == mmengine.__version__
     assert record['ranks'][0]['memory'] > 1e8
     assert record['seconds'] > 0
     for name, sha256 in record['predictions'].items():
