@@ -369,7 +369,7 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Print versions and devices, and say whether something is wrong with the installation."""
+    """Print versions and devices, and say what is wrong with the installation."""
     _print_versions()
     with _explained('mmfish cannot be imported'):
         importlib.import_module('mmfish.notices')
