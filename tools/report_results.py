@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 import mmfish.notices  # noqa: F401  first: without it the imports below print notices
-from benchmarks.report.results import draw_curves, records, table, write_records
+from benchmarks.report.results import draw_curves, table, update_records
+from demo.markdown import fill_page
 from mmfish.cli import run_tool
 
 # What is drawn together: as figures 3 and 4 of the report, and as figures 5 and 6.
@@ -28,17 +29,25 @@ def main() -> None:
         '--data', default='fashion_mnist', choices=('fashion_mnist', 'cifar10', 'cifar100')
     )
     parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/report'), help='folder to write (%(default)s)'
+        '--records',
+        type=Path,
+        default=Path('benchmarks/report/records'),
+        help='folder of the records, into which those of new runs go (%(default)s)',
+    )
+    parser.add_argument('--page', type=Path, help='page whose table of this data is replaced')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/report'), help='for pictures (%(default)s)'
     )
     args = parser.parse_args()
-    runs = records(args.work_dirs, args.data)
-    write_records(runs, args.out / f'{args.data}.json')
+    runs = update_records(args.records / f'{args.data}.json', args.work_dirs, args.data)
     for name, labels in FIGURES.items():
         labels = {config.format(args.data): label for config, label in labels.items()}
         if labels.keys() <= {run['config'] for run in runs}:
             draw_curves(runs, labels, args.out / f'{args.data}_{name}.png')
-    print(table(runs))
-    print(f'\nWritten to {args.out}')
+    text = table(runs, args.data)
+    if args.page:
+        fill_page(args.page, {f'report_{args.data}': text})
+    print(text)
 
 
 if __name__ == '__main__':

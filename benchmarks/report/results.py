@@ -16,6 +16,7 @@ from benchmarks.complexity import parameter_count
 from benchmarks.published import load_published
 from demo.logs import read_logs, seconds_per_epoch
 from demo.markdown import markdown_table
+from mmfish.atomic import write_atomically
 from mmfish.engine.records import RECORD
 from mmfish.errors import MissingDataError
 
@@ -37,7 +38,7 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
         (`mmfish.engine.records.RecordHook`).
 
     Raises:
-        MissingDataError: there is none, or one has no ``run_record.json``.
+        MissingDataError: one has no ``run_record.json``.
     """
     found = []
     folders = [*work_dirs.glob(f'report_*_{data}'), *work_dirs.glob(f'report_*_{data}_seed*')]
@@ -73,46 +74,77 @@ def records(work_dirs: Path, data: str) -> list[dict[str, Any]]:
                 **{name: process[name] for name in ('commit', 'versions', 'machine')},
             )
         )
-    if not found:
+    return found
+
+
+def update_records(file: Path, work_dirs: Path, data: str) -> list[dict[str, Any]]:
+    """Put the records of runs into a file, each in the place of one of its config and seed.
+
+    Args:
+        file: JSON, a line for each run; it need not exist.
+        work_dirs: as for `records`; it may have no runs if the file has some.
+        data: as for `records`.
+
+    Returns:
+        All that the file has now.
+
+    Raises:
+        MissingDataError: there are no runs in either, or one has no ``run_record.json``.
+    """
+    known = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else []
+    by_run = {(run['config'], run['seed']): run for run in [*known, *records(work_dirs, data)]}
+    if not by_run:
         raise MissingDataError(
             f'there is no run with an evaluation in {work_dirs}: expected folders '
             f'report_*_{data}, which tools/train.py writes'
         )
-    return found
+    runs = [run for _, run in sorted(by_run.items())]
+    lines = ',\n'.join(json.dumps(run) for run in runs)
+    write_atomically(file, f'[\n{lines}\n]\n'.encode())
+    return runs
 
 
-def table(runs: Sequence[dict[str, Any]]) -> str:
+def table(runs: Sequence[dict[str, Any]], data: str) -> str:
     """The accuracy after the last epoch beside the published one, in Markdown.
 
     Args:
         runs: from `records`. Those of one config that differ in the seed share a row, which has
             their mean and range.
+        data: that of the runs.
     """
+    rows = load_published()['tables']['Table 4 of the report']['rows']
+    names = {config: row['name'] for row in rows for config in row['runs'] if data in config}
     published = {
-        config: row['published'][1 + 2 * i]  # parameters, then accuracy and seconds for each data
-        for row in load_published()['tables']['Table 4 of the report']['rows']
+        config: row['published'][1 + 2 * i : 3 + 2 * i]  # after the parameters two for each data
+        for row in rows
         for i, config in enumerate(row['runs'])
     }
-    groups = defaultdict(list)
-    for run in runs:
-        groups[run['config'], run['epochs'], run['of']].append(run)
-    rows = []
-    for (config, epochs, of), seeds in groups.items():
+    cells = []
+    for config in [*names, *sorted({run['config'] for run in runs} - names.keys())]:
+        seeds = [run for run in runs if run['config'] == config]
+        accuracy, seconds = published.get(config, ('', ''))
+        name = names.get(config, f'`{config}`')
+        if not seeds:
+            cells.append([name, '', accuracy, 'not run', '', '', seconds, ''])
+            continue
         last = [run['accuracy'][-1] for run in seeds]
         spread = f' ({min(last):.2f} to {max(last):.2f})' if len(last) > 1 else ''
-        rows.append(
+        epochs = sorted({f'{run["epochs"]} of {run["of"]}' for run in seeds})
+        cells.append(
             [
-                f'`{config}`',
+                name,
                 f'{seeds[0]["parameters"]:,}',
-                str(published.get(config, '')),
+                accuracy,
                 f'{np.mean(last):.2f}{spread}',
-                f'{epochs} of {of}',
-                str(len(seeds)),
+                ', '.join(epochs),
+                len(seeds),
+                seconds,
                 f'{np.mean([run["cpu_seconds"] for run in seeds]):.1f}',
             ]
         )
-    heads = ['', 'parameters', 'published, %', 'measured, %', 'epochs', 'seeds', 'CPU s/epoch']
-    return markdown_table(heads, rows, numbers=6)
+    heads = ['', 'parameters', 'published, %', 'measured, %', 'epochs', 'seeds']
+    heads += ['published s/epoch', 'CPU s/epoch']
+    return markdown_table(heads, [[str(cell) for cell in row] for row in cells], numbers=7)
 
 
 def draw_curves(runs: Sequence[dict[str, Any]], labels: dict[str, str], out: Path) -> Path:
@@ -149,13 +181,6 @@ def draw_curves(runs: Sequence[dict[str, Any]], labels: dict[str, str], out: Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     return out
-
-
-def write_records(runs: Sequence[dict[str, Any]], out: Path) -> None:
-    """Write records as JSON, a line for each run."""
-    lines = ',\n'.join(json.dumps(run) for run in runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(f'[\n{lines}\n]\n', encoding='utf-8')
 
 
 def _mean(training: dict[int, dict[str, float]], name: str) -> float:
