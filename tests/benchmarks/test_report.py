@@ -2,6 +2,7 @@
 
 import colorsys
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from benchmarks.complexity import parameter_count
 from benchmarks.published import load_published
 from benchmarks.report.preprocessing import ReportPreprocessor, augment, change_colours
 from benchmarks.report.results import draw_curves, records, table, update_records
+from demo.markdown import fill_page
 from mmfish.engine.run import load_config, run_train
 from mmfish.errors import MissingDataError
 
 CONFIGS = Path(benchmarks.report.__file__).parent / 'configs'
+PAGE = Path(__file__).resolve().parents[2] / 'docs/classification.md'
 NAMES = [path.stem for path in experiments(CONFIGS)]
 NETWORKS = ('mlp', 'cnn', 'mobilenet', 'fishnet55', 'fishnet77')
 
@@ -191,3 +194,10 @@ def test_a_run_becomes_a_record_a_row_and_curves(tmp_path):
 def test_a_folder_without_runs_is_named(tmp_path):
     with pytest.raises(MissingDataError, match=str(tmp_path)):
         update_records(tmp_path / 'records.json', tmp_path, 'fashion_mnist')
+
+
+def test_the_page_has_what_the_records_say(tmp_path):
+    page = Path(shutil.copy(PAGE, tmp_path))
+    runs = json.loads((CONFIGS.parent / 'records/fashion_mnist.json').read_text())
+    fill_page(page, {'report_fashion_mnist': table(runs, 'fashion_mnist')})
+    assert page.read_text() == PAGE.read_text()
