@@ -61,6 +61,13 @@ def found_rate(network: str, condition: str, records: Records) -> tuple[float, f
     return max(tried, key=lambda rate: sum(tried[rate]['metrics'].get(name, 0) for name in AP))
 
 
+def rate_of(run: Run, records: Records) -> tuple[float, float] | None:
+    """A run's own rate or the one that was found; None without a search, or before it is over."""
+    if run.rate is None and run.condition in RATES:
+        return found_rate(run.network, run.condition, records)
+    return run.rate
+
+
 def seconds_for(run: Run, records: Records) -> float:
     """How long a run takes, by the records of others like it, or else by a guess."""
     like = [
@@ -85,14 +92,12 @@ def carry_out(run: Run, folders: Folders, more: Mapping[str, Any] | None = None)
     Raises:
         UsageError: a run that it builds on has no record yet, or the training failed.
     """
-    rate = run.rate
+    rate = rate_of(run, read_records(folders.records))
     if rate is None and run.condition in RATES:
-        rate = found_rate(run.network, run.condition, read_records(folders.records))
-        if rate is None:
-            raise UsageError(
-                f'{run.name}: its rate has not been found yet: run '
-                f'`--only "{run.config}_*_rate*"` first'
-            )
+        raise UsageError(
+            f'{run.name}: its rate has not been found yet: run '
+            f'`--only "{run.config}_*_rate*"` first'
+        )
     if run.condition == 'pretrained' and not _weights(run, folders).is_file():
         # The record of its classifier may be older than the folder of its checkpoint.
         carry_out(Run(run.network, 'fashion-mnist'), folders)

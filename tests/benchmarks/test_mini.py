@@ -30,7 +30,15 @@ from benchmarks.mini.plan import (
     search,
     seeds,
 )
-from benchmarks.mini.runs import CONFIGS, RECORDS, Folders, carry_out, found_rate, read_records
+from benchmarks.mini.runs import (
+    CONFIGS,
+    RECORDS,
+    Folders,
+    carry_out,
+    found_rate,
+    rate_of,
+    read_records,
+)
 from mmfish.config.validation import validate_config
 from mmfish.errors import UsageError
 from mmfish.models import FishNet, FrozenBN
@@ -382,10 +390,8 @@ def test_the_page_has_what_the_records_say_and_they_are_of_this_plan(tmp_path):
     began = {}
     for name, record in records.items():
         run = runs[name]
-        rate = run.rate
-        if run.condition in RATES and rate is None:
-            rate = found_rate(run.network, run.condition, records)
-        assert record['options'] == json.loads(json.dumps(run.options(rate))), name
+        options = run.options(rate_of(run, records))
+        assert record['options'] == json.loads(json.dumps(options)), name
         assert record['iterations'] == run.iterations, name
         if run.condition == 'pretrained':
             began.setdefault(run.network, set()).add(*record['initial_weights'])
