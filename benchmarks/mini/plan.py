@@ -170,10 +170,16 @@ def plan() -> list[Run]:
     def searches(condition: str) -> list[Run]:
         return [run for network in NETWORKS for run in search(network, condition)]
 
-    def rows(*part: str) -> list[Run]:
-        return in_turns(seeds(network, c, *part) for c in CONDITIONS for network in NETWORKS)
+    def rows(*parts: tuple[str, str]) -> list[Run]:
+        return in_turns(
+            seeds(network, condition, *part)
+            for part in parts
+            for condition in CONDITIONS
+            for network in NETWORKS
+        )
 
-    nuclei = rows('mask_rcnn', 'nuclei')
+    nuclei = rows(('mask_rcnn', 'nuclei'))
+    others = rows(('mask_rcnn', 'shapes'), ('faster_rcnn', 'nuclei'), ('faster_rcnn', 'shapes'))
     variants = in_turns(seeds('fishnet150', 'scratch', variant=v) for v in VARIANTS)
     return [
         *searches('scratch'),
@@ -182,8 +188,6 @@ def plan() -> list[Run]:
         *searches('pretrained'),
         *nuclei[len(NETWORKS) :],
         *variants[: len(VARIANTS)],
-        *rows('mask_rcnn', 'shapes'),
-        *rows('faster_rcnn', 'nuclei'),
-        *rows('faster_rcnn', 'shapes'),
+        *others,
         *variants[len(VARIANTS) :],
     ]
