@@ -287,9 +287,10 @@ def test_the_small_configs_train_and_test_on_what_their_names_say(data):
     assert (train.split, test.split) == ('train', 'test')
     # MMPretrain's MNIST chooses the files by test_mode, not by split.
     assert 'mnist' not in data or (test.test_mode and not train.get('test_mode'))
-    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128
-    assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
-    assert cfg.train_cfg.max_epochs == (10 if data == 'fashion_mnist' else 200)
+    batch, rate, epochs = (64, 0.05, 20) if data == 'fashion_mnist' else (128, 0.1, 200)
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=rate, momentum=0.9, weight_decay=1e-4)
+    assert cfg.train_cfg.max_epochs == epochs
 
 
 @pytest.mark.parametrize(

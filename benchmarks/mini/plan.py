@@ -108,7 +108,7 @@ class Run:
     def iterations(self) -> int:
         """How many it has."""
         if self.condition == 'fashion-mnist':
-            return 3 * 469
+            return 3 * 938
         return SEARCH_ITERATIONS if self.rate else ITERATIONS
 
     @property

@@ -7,12 +7,10 @@ data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.
 
 resize = dict(type='Resize', scale=64)
 shift = dict(type='RandomCrop', crop_size=64, padding=8)
-train_pipeline = [resize, shift, _base_.flip, _base_.pack]
-train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=[resize, shift, _base_.flip, _base_.pack]))
 val_dataloader = dict(dataset=dict(pipeline=[resize, _base_.pack]))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=0.1))
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
