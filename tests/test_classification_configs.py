@@ -126,12 +126,12 @@ def test_the_model_builds_and_scores_every_class_of_its_data(name):
     model = build(name)
     assert isinstance(model.backbone, FishNet)
     assert isinstance(model.head, FishNetClsHead)
-    sides = [
+    sides = (
         step.crop_size if step.type == 'CenterCrop' else step.scale
-        for step in cfg.test_dataloader.dataset.pipeline
+        for step in reversed(cfg.test_dataloader.dataset.pipeline)
         if step.type in ('CenterCrop', 'Resize')
-    ]
-    side = sides[-1] if sides else 28  # Fashion-MNIST as it is
+    )
+    side = next(sides, 28)  # Fashion-MNIST as it is
     dataset = cfg.test_dataloader.dataset
     expected = len(DATASETS.get(dataset.type).METAINFO['classes'])
     channels = cfg.model.backbone.get('in_channels', 3)
